@@ -1,0 +1,208 @@
+"""The paper's training objective (sec. 3.1 and 3.2) and the ablations of its tables 2 and 3."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from layers import EPS, backproject, disp_to_depth, project, warp
+
+SSIM_WEIGHT = 0.85  # alpha of the photometric error
+C1, C2 = 0.01**2, 0.03**2
+TIE_BREAK = 1e-5
+MASK_WEIGHT = 0.2
+
+
+def box_mean(x: Float[Tensor, "*B H W"]) -> Float[Tensor, "*B H W"]:
+    """3x3 mean under reflection padding."""
+    padded = F.pad(x.flatten(0, -3), (1, 1, 1, 1), mode="reflect")
+    return F.avg_pool2d(padded, 3, stride=1).view_as(x)
+
+
+class Target(NamedTuple):
+    """An image with the local moments of SSIM, so that comparing many images with it is cheap."""
+
+    image: Tensor
+    mean: Tensor
+    var: Tensor
+
+    @classmethod
+    def of(cls, image: Float[Tensor, "*B C H W"]) -> "Target":
+        mean = box_mean(image)
+        return cls(image, mean, box_mean(image * image) - mean * mean)
+
+
+def ssim_distance(x: Float[Tensor, "*B C H W"], y: Target | Tensor) -> Float[Tensor, "*B C H W"]:
+    """(1 - SSIM(x, y)) / 2 per pixel and channel, clamped to [0, 1]; 3x3 box windows."""
+    y = y if isinstance(y, Target) else Target.of(y)
+    mean = box_mean(x)
+    var = box_mean(x * x) - mean * mean
+    cov = box_mean(x * y.image) - mean * y.mean
+    numerator = (2 * mean * y.mean + C1) * (2 * cov + C2)
+    denominator = (mean * mean + y.mean * y.mean + C1) * (var + y.var + C2)
+    return ((1 - numerator / denominator) / 2).clamp(0, 1)
+
+
+def photometric_error(
+    x: Float[Tensor, "*B C H W"], target: Target | Tensor, use_ssim: bool = True
+) -> Float[Tensor, "*B H W"]:
+    """The paper's pe (sec. 3.1): 0.85 SSIM distance + 0.15 L1, averaged over colours."""
+    target = target if isinstance(target, Target) else Target.of(target)
+    l1 = (x - target.image).abs().mean(-3)
+    if not use_ssim:
+        return l1
+    return SSIM_WEIGHT * ssim_distance(x, target).mean(-3) + (1 - SSIM_WEIGHT) * l1
+
+
+def edge_aware_smoothness(
+    disp: Float[Tensor, "B 1 H W"], image: Float[Tensor, "B C H W"]
+) -> Float[Tensor, ""]:
+    """Disparity gradients, damped by exp(-|image gradient|) (paper eq. 3), averaged."""
+
+    def one_axis(dim: int) -> Tensor:
+        return (disp.diff(dim=dim).abs() * (-image.diff(dim=dim).abs().mean(1, True)).exp()).mean()
+
+    return one_axis(-1) + one_axis(-2)
+
+
+class Views(NamedTuple):
+    """What one resolution compares: target [B 1 3 H W] and sources [B S 3 H W]."""
+
+    target: Target
+    sources: Tensor
+    K: Tensor
+    identity: Tensor | None  # [B S H W] ([B 1 H W] averaged), error of each source left in place
+
+
+class LossTerms(NamedTuple):
+    """What one evaluation of the loss yields; pictures are detached and kept for the log.
+
+    total:     scalar, mean over scales
+    per_scale: [N], photometric + weighted smoothness of each scale
+    warped:    per scale [B S 3 H W], the reconstructions of the target
+    automask:  per scale [B H W], 1 where a reconstruction beat the unwarped sources (mu of eq. 5);
+               empty without auto-masking
+    """
+
+    total: Tensor
+    per_scale: Tensor
+    warped: tuple[Tensor, ...]
+    automask: tuple[Tensor, ...]
+
+
+class SelfSupervisedLoss(nn.Module):
+    """Per-pixel minimum reprojection with auto-masking at full resolution (paper sec. 3.2).
+
+    Args:
+        scales: pyramid levels of the disparities, ascending; level s has size H/2^s x W/2^s.
+        min_depth, max_depth: range of depth that a disparity in [0, 1] spans.
+        disparity_smoothness: lambda of the final loss; level s weighs lambda / 2^s.
+        use_ssim: off leaves L1 alone (`--no_ssim`).
+        v1_multiscale: compare at each level's own resolution instead of at full size.
+        avg_reprojection: average over sources instead of taking the minimum (eq. 1).
+        automasking: the unwarped sources join the minimum: static pixels drop out (eq. 5).
+        scale_translation: multiply temporal translations by the mean inverse depth (PoseCNN).
+        stereo: the last source is the stereo partner, whose known translation is never scaled.
+    """
+
+    def __init__(
+        self,
+        scales: tuple[int, ...] = (0, 1, 2, 3),
+        min_depth: float = 0.1,
+        max_depth: float = 100.0,
+        disparity_smoothness: float = 1e-3,
+        use_ssim: bool = True,
+        v1_multiscale: bool = False,
+        avg_reprojection: bool = False,
+        automasking: bool = True,
+        scale_translation: bool = False,
+        stereo: bool = False,
+    ):
+        super().__init__()
+        self.scales = tuple(scales)
+        self.min_depth, self.max_depth = min_depth, max_depth
+        self.disparity_smoothness = disparity_smoothness
+        self.use_ssim = use_ssim
+        self.v1_multiscale = v1_multiscale
+        self.avg_reprojection = avg_reprojection
+        self.automasking = automasking
+        self.scale_translation = scale_translation
+        self.stereo = stereo
+
+    def forward(
+        self,
+        disps: tuple[Tensor, ...],
+        T: Float[Tensor, "B S 4 4"],
+        masks: tuple[Tensor, ...],
+        color: Float[Tensor, "B F 3 H W"],
+        K: Float[Tensor, "B 3 3"],
+    ) -> LossTerms:
+        """Loss of disparities [B 1 H/2^s W/2^s] and transforms on un-augmented frames in [0, 1].
+
+        `masks` are the predictive-mask baseline's [B S H/2^s W/2^s], or empty.
+        `K` is in pixels at HxW.
+        """
+        views = None
+        losses, warps, automasks = [], [], []
+        for level, (scale, disp) in enumerate(zip(self.scales, disps, strict=True)):
+            if views is None or self.v1_multiscale:
+                views = self._views(color, K, scale if self.v1_multiscale else 0)
+            size = views.sources.shape[-2:]
+            warped = self._reconstruct(resize(disp, size), T, views)
+            mask = resize(masks[level], size) if masks else None
+            photometric, automask = self._photometric(warped, views, mask)
+            smoothness = edge_aware_smoothness(
+                disp / (disp.mean((2, 3), True) + EPS), F.avg_pool2d(color[:, 0], 2**scale)
+            )
+            losses.append(photometric + self.disparity_smoothness / 2**scale * smoothness)
+            warps.append(warped.detach())
+            automasks += [] if automask is None else [automask]
+
+        per_scale = torch.stack(losses)
+        return LossTerms(per_scale.mean(), per_scale, tuple(warps), tuple(automasks))
+
+    def _views(self, color: Tensor, K: Tensor, scale: int) -> Views:
+        """Frames and K at 1/2^scale of their size, with what is the same for every disparity."""
+        pooled = F.avg_pool2d(color.flatten(0, 1), 2**scale).unflatten(0, color.shape[:2])
+        target, sources = Target.of(pooled[:, :1]), pooled[:, 1:]
+        identity = None
+        if self.automasking:
+            identity = photometric_error(sources, target, self.use_ssim)
+            if self.avg_reprojection:
+                identity = identity.mean(1, keepdim=True)
+        return Views(target, sources, K * K.new_tensor([[0.5**scale], [0.5**scale], [1]]), identity)
+
+    def _reconstruct(self, disp: Tensor, T: Tensor, views: Views) -> Tensor:
+        """Every source warped into the target view (eq. 2): [B S 3 H W]."""
+        B, S, _, H, W = views.sources.shape
+        scaled_disp, depth = disp_to_depth(disp, self.min_depth, self.max_depth)
+        if self.scale_translation:
+            T = T.clone()
+            T[:, : S - self.stereo, :3, 3] *= scaled_disp.mean((2, 3))[..., None]
+        points = backproject(depth, torch.linalg.inv(views.K)).repeat_interleave(S, 0)
+        grid = project(points, views.K.repeat_interleave(S, 0), T.flatten(0, 1), H, W)
+        return warp(views.sources.flatten(0, 1), grid).unflatten(0, (B, S))
+
+    def _photometric(
+        self, warped: Tensor, views: Views, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Mean over pixels of the minimum over candidates (eq. 4 and 5), and the auto-mask."""
+        error = photometric_error(warped, views.target, self.use_ssim)
+        penalty = 0.0
+        if mask is not None:
+            error = error * mask
+            penalty = MASK_WEIGHT * F.binary_cross_entropy(mask, torch.ones_like(mask))
+        if self.avg_reprojection:
+            error = error.mean(1, keepdim=True)
+        error = error.amin(1)
+        if views.identity is None:
+            return error.mean() + penalty, None
+        still = (views.identity + TIE_BREAK * torch.randn_like(views.identity)).amin(1)
+        return torch.minimum(error, still).mean() + penalty, (error < still).detach()
+
+
+def resize(x: Float[Tensor, "B C h w"], size: tuple[int, ...]) -> Float[Tensor, "B C H W"]:
+    """Bilinear resize of disparities and masks to (H, W), half-pixel centres."""
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)

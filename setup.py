@@ -1,0 +1,24 @@
+from setuptools import setup
+
+setup(
+    name="monodepth2-clean",
+    version="0.1.0",
+    description="Self-supervised monocular depth (Monodepth2), written anew for today's PyTorch",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=["networks", "datasets"],
+    py_modules=["checkpoint", "layers", "logger", "losses", "metrics", "options", "trainer", "utils"],
+    install_requires=[
+        "torch>=2.6",
+        "torchvision>=0.21",
+        "numpy>=1.26",
+        "pillow>=10",
+        "scikit-image>=0.22",
+        "opencv-python-headless>=4.9",
+        "tensorboardX>=2.6",
+        "matplotlib>=3.8",
+        "tqdm>=4.66",
+        "jaxtyping>=0.2.34",
+    ],
+    extras_require={"test": ["pytest>=8", "hypothesis>=6.100", "beartype>=0.18", "ruff>=0.5"]},
+)

@@ -1,0 +1,30 @@
+import json
+import os
+from pathlib import Path
+
+# The recorded figures come from a CPU without AVX-512; its kernels round differently (about 1e-5).
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
+
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+HERE = Path(__file__).parent
+REAL_DATA = Path(os.environ.get("MONODEPTH_REAL_DATA", HERE.parent.parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with real KITTI pieces; tests that need it are skipped where it is absent."""
+    if not (REAL_DATA / "kitti_raw").is_dir():
+        pytest.skip("no real KITTI frames here (set MONODEPTH_REAL_DATA)")
+    return REAL_DATA
+
+
+def golden(name: str) -> dict:
+    """A file of figures that the published method computes (tests/golden/README.md)."""
+    return json.loads((HERE / "golden" / f"{name}.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def repeatable():
+    torch.manual_seed(0)

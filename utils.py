@@ -1,0 +1,80 @@
+"""Process chores: errors a user can act on, seeding, device choice, atomic files."""
+
+import contextlib
+import os
+import random
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import torch
+
+
+class UserError(Exception):
+    """Something the user can put right. The message is one line: the thing, then the way out.
+
+    A data-loader worker hands its exceptions on with the whole traceback as their message, so
+    only the last line counts.
+    """
+
+    def __str__(self) -> str:
+        lines = super().__str__().strip().splitlines() or ["unknown error"]
+        return lines[-1].removeprefix(f"{__name__}.UserError: ")
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script's `main`; a user's mistake ends in one line on stderr and exit status 2."""
+    try:
+        main()
+    except UserError as error:
+        message = str(error)
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else ""
+        message = what + (error.strerror or " ".join(str(error).split()))
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
+    else:
+        return
+    print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (CPU and CUDA)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def pick_device(no_cuda: bool = False) -> torch.device:
+    """CUDA where there is one and it is wanted, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO]:
+    """Open a file that appears under `path` only when the block ends well.
+
+    The bytes go to a temporary file in the same folder (made if missing), which is renamed at the
+    end; on an error it is removed and an older `path` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
