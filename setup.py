@@ -7,7 +7,16 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=["networks", "datasets"],
-    py_modules=["checkpoint", "layers", "logger", "losses", "metrics", "options", "trainer", "utils"],
+    py_modules=[
+        "checkpoint",
+        "layers",
+        "logger",
+        "losses",
+        "metrics",
+        "options",
+        "trainer",
+        "utils",
+    ],
     install_requires=[
         "torch>=2.6",
         "torchvision>=0.21",

@@ -1,0 +1,152 @@
+"""KITTI: raw recordings, the odometry sequences, and the improved ground truth."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from metrics import Protocol, garg_crop
+from utils import UserError
+
+from .mono_dataset import MonoDataset, read_image
+from .splits import Frame
+from .velodyne import (
+    DepthAxis,
+    calibration_matrix,
+    project_scan,
+    read_scan,
+    velodyne_to_image,
+)
+
+CAMERA = {"l": 2, "r": 3}
+METRES_PER_UNIT = 1 / 256  # of the 16-bit depth images
+STEREO_SCALE = 5.4  # the rig's 0.54 m over the nominal baseline of 0.1
+
+EIGEN = Protocol(
+    "KITTI Eigen (LiDAR)", (1e-3, 80.0), (1e-3, 80.0), garg_crop, stereo_scale=STEREO_SCALE
+)
+IMPROVED = Protocol(
+    "KITTI improved ground truth", (0.0, np.inf), (1e-3, 80.0), stereo_scale=STEREO_SCALE
+)
+
+
+class KITTIRaw(MonoDataset):
+    """Raw recordings: `<date>/<drive>/image_0{2,3}/data/<frame>.{jpg,png}`, true depth by LiDAR.
+
+    `depth_axis` chooses what the ground truth stores, see `project_scan`.
+    """
+
+    nominal_K = (0.58, 1.92, 0.5, 0.5)
+    protocol = EIGEN
+    depth_axis: DepthAxis = "velodyne_x"
+
+    def image_stem(self, frame: Frame) -> Path:
+        camera = f"image_{CAMERA[frame.side]:02d}"
+        return self.data_path / frame.folder / camera / "data" / f"{frame.index:010d}"
+
+    def calibrated_K(self, frame: Frame) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
+        path = self._calibration(frame) / "calib_cam_to_cam.txt"
+        K = calibration_matrix(path, f"P_rect_{CAMERA[frame.side]:02d}", 3, 4)[:, :3]
+        width, height = calibration_matrix(path, f"S_rect_{CAMERA[frame.side]:02d}", 2)
+        return K, (int(width), int(height))
+
+    def depth_path(self, frame: Frame) -> Path | None:
+        scans = self.data_path / frame.folder / "velodyne_points" / "data"
+        return scans / f"{frame.index:010d}.bin"
+
+    def read_depth(self, frame: Frame) -> Float[np.ndarray, "H W"]:
+        scan = read_scan(self.depth_path(frame))
+        _, (width, height) = self.calibrated_K(frame)
+        P = velodyne_to_image(self._calibration(frame), CAMERA[frame.side])
+        return project_scan(scan, P, height, width, self.depth_axis)
+
+    def _calibration(self, frame: Frame) -> Path:
+        return (self.data_path / frame.folder).parent
+
+
+class KITTIDepth(KITTIRaw):
+    """Raw images with the improved, accumulated ground truth (Uhrig et al. 2017).
+
+    Depth images lie in the drive's own folder, or as the official archive has them, below
+    `train/` or `val/` of the data folder.
+    """
+
+    protocol = IMPROVED
+
+    def depth_path(self, frame: Frame) -> Path | None:
+        drive = Path(frame.folder).name
+        roots = (frame.folder, f"train/{drive}", f"val/{drive}")
+        inner = f"proj_depth/groundtruth/image_{CAMERA[frame.side]:02d}/{frame.index:010d}.png"
+        paths = [self.data_path / root / inner for root in roots]
+        return next((path for path in paths if path.is_file()), paths[0])
+
+    def read_depth(self, frame: Frame) -> Float[np.ndarray, "H W"]:
+        return read_depth_png(self.depth_path(frame))
+
+
+class KITTIOdom(MonoDataset):
+    """Odometry sequences: `sequences/<nn>/image_{2,3}/<frame>.{png,jpg}`, poses in `poses/`."""
+
+    nominal_K = (0.58, 1.92, 0.5, 0.5)
+
+    def image_stem(self, frame: Frame) -> Path:
+        name = f"image_{CAMERA[frame.side]}/{frame.index:06d}"
+        return self.data_path / "sequences" / sequence_name(frame.folder) / name
+
+    def calibrated_K(self, frame: Frame) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
+        path = self.data_path / "sequences" / sequence_name(frame.folder) / "calib.txt"
+        K = calibration_matrix(path, f"P{CAMERA[frame.side]}", 3, 4)[:, :3]
+        return K, read_image(self.find_image(frame)).size
+
+    def poses(self, sequence: str) -> Float[np.ndarray, "N 4 4"]:
+        """True camera-to-world poses of a sequence, one per frame."""
+        return read_poses(self.data_path / "poses" / f"{sequence_name(sequence)}.txt")
+
+
+def sequence_name(folder: str) -> str:
+    """`9` or `09` as the two digits of KITTI's folders.
+
+    Raises:
+        UserError: no number.
+    """
+    if not folder.isdecimal():
+        raise UserError(f"'{folder}' is no odometry sequence; write its number, as in '9 0-1590 l'")
+    return f"{int(folder):02d}"
+
+
+def read_poses(path: Path) -> Float[np.ndarray, "N 4 4"]:
+    """Poses from lines of twelve numbers, the rows of a 3x4 matrix.
+
+    Raises:
+        UserError: missing file or a line that is no pose (named with its number).
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such poses; KITTI's odometry archive has them") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not a text file") from None
+    poses = np.tile(np.eye(4), (len(lines), 1, 1))
+    for number, line in enumerate(lines, start=1):
+        try:
+            poses[number - 1, :3] = np.array(line.split(), np.float64).reshape(3, 4)
+        except ValueError:
+            raise UserError(f"{path}:{number}: not the twelve numbers of a pose") from None
+    return poses
+
+
+def read_depth_png(path: Path) -> Float[np.ndarray, "H W"]:
+    """A 16-bit depth image in metres (value / 256), 0 = missing.
+
+    Raises:
+        UserError: damaged, or not 16-bit with one channel.
+    """
+    try:
+        with Image.open(path) as image:
+            mode, values = image.mode, np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be read as a depth image ({error})") from None
+    if not mode.startswith("I"):
+        raise UserError(f"{path}: is no 16-bit depth image (its mode is {mode})")
+    return values.astype(np.float32) * np.float32(METRES_PER_UNIT)

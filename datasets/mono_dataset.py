@@ -1,0 +1,239 @@
+"""Samples for self-supervised training: a target frame with its neighbours and stereo partner."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+from torchvision.transforms import v2
+
+from metrics import Protocol
+from utils import UserError
+
+from .splits import Frame
+
+OTHER_SIDE = {"l": "r", "r": "l"}
+Intrinsics = Literal["nominal", "calib"]
+
+
+class MonoDataset(Dataset):
+    """Frames of one camera (or a stereo pair), resized to the network's input.
+
+    A subclass says where files are (`image_stem`), what the camera is (`calibrated_K`,
+    `nominal_K`) and, if it can, the true depth (`depth_path`, `read_depth`).
+
+    Args:
+        data_path: root of the data set on disk.
+        frames: targets, usually from `read_split`.
+        height, width: size of the network's input in pixels.
+        frame_ids: temporal offsets of a sample, 0 first.
+        use_stereo: add the other camera's image of the same moment as the last frame.
+        augment: flip (half of the samples) and jitter colours (half of the samples).
+        png: take PNG files only; otherwise JPEG or PNG, whichever is there.
+        intrinsics: the data set's `nominal` camera, or the `calib` files of each recording.
+        with_depth: add the ground truth where there is a file for it.
+
+    Raises:
+        UserError: missing data, before anything is trained. Targets without neighbouring frames
+            are no error: they are left out and `left_out` says how many, unless none remains.
+    """
+
+    nominal_K: tuple[float, float, float, float]  # fx, cx by width; fy, cy by height
+    protocol: Protocol | None = None  # how its depth is scored; None without ground truth
+    baseline = 0.1  # of the nominal stereo rig, in the network's units
+
+    def __init__(
+        self,
+        data_path: Path,
+        frames: list[Frame],
+        height: int,
+        width: int,
+        frame_ids: tuple[int, ...] = (0,),
+        use_stereo: bool = False,
+        augment: bool = False,
+        png: bool = False,
+        intrinsics: Intrinsics = "nominal",
+        with_depth: bool = False,
+    ):
+        self.data_path = Path(data_path)
+        self.height, self.width = height, width
+        self.frame_ids = tuple(frame_ids)
+        self.use_stereo = use_stereo
+        self.augment = augment
+        self.extensions = (".png",) if png else (".jpg", ".png", ".jpeg")
+        self.intrinsics = intrinsics
+        self.with_depth = with_depth
+        self.jitter = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1)
+        self._listings: dict[Path, frozenset[str]] = {}
+        self._cameras: dict[tuple[str, str], Tensor] = {}
+        if not self.data_path.is_dir():
+            raise UserError(f"{data_path}: no such data folder; give the right one by --data_path")
+        self.frames, self.left_out = self._complete(frames)
+        for frame in {(f.folder, f.side): f for f in self.frames}.values():
+            self._cameras[frame.folder, frame.side] = self._camera(frame)
+        self._listings.clear()  # workers find files anew, and one that vanished is missed by name
+
+    # What a data set is ---------------------------------------------------------------------------
+
+    def image_stem(self, frame: Frame) -> Path:
+        """Path of an image without its extension."""
+        raise NotImplementedError
+
+    def calibrated_K(self, frame: Frame) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
+        """Intrinsics in pixels from the recording's calibration, and the (width, height) of it."""
+        raise NotImplementedError
+
+    def depth_path(self, frame: Frame) -> Path | None:
+        """File that holds the ground truth of a frame; None where the data set has none."""
+        return None
+
+    def read_depth(self, frame: Frame) -> Float[np.ndarray, "H W"]:
+        """Ground truth of a frame in metres, 0 = missing, from the existing `depth_path`."""
+        raise NotImplementedError
+
+    # Samples --------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        """A sample: color, color_aug uint8 [F 3 H W]; K [3 3] in pixels; stereo_T [4 4] with
+        stereo; depth_gt [h w] (or None) if asked for.
+
+        `color_aug` is jittered alike over all frames, for the networks only. A flip mirrors the
+        principal point and turns the stereo baseline round.
+        """
+        frame = self.frames[i]
+        images = [self._image(frame._replace(index=frame.index + k)) for k in self.frame_ids]
+        if self.use_stereo:
+            images.append(self._image(frame._replace(side=OTHER_SIDE[frame.side])))
+        color = torch.stack(images)
+        K = self._cameras[frame.folder, frame.side].clone()
+        flip = self.augment and bool(torch.rand(()) < 0.5)
+        if flip:
+            color = color.flip(-1)
+            K[0, 2] = self.width - 1 - K[0, 2]
+        jitter = self.augment and bool(torch.rand(()) < 0.5)
+        sample = {"color": color, "color_aug": self.jitter(color) if jitter else color, "K": K}
+        if self.use_stereo:
+            sample["stereo_T"] = torch.eye(4)
+            towards_left = (frame.side == "r") != flip
+            sample["stereo_T"][0, 3] = self.baseline if towards_left else -self.baseline
+        if self.with_depth:
+            sample["depth_gt"] = self.ground_truth(i)
+        return sample
+
+    def ground_truth(self, i: int) -> Float[np.ndarray, "H W"] | None:
+        """True depth of sample i in metres, at the size of the recording, 0 = missing."""
+        path = self.depth_path(self.frames[i])
+        return self.read_depth(self.frames[i]) if path is not None and path.is_file() else None
+
+    # Files ----------------------------------------------------------------------------------------
+
+    def find_image(self, frame: Frame) -> Path | None:
+        """The image file of a frame, or None. A folder is listed once, not asked for each file."""
+        stem = self.image_stem(frame)
+        if stem.parent not in self._listings:
+            try:
+                names = frozenset(os.listdir(stem.parent))
+            except OSError:
+                names = frozenset()
+            self._listings[stem.parent] = names
+        for extension in self.extensions:
+            if stem.name + extension in self._listings[stem.parent]:
+                return stem.with_name(stem.name + extension)
+        return None
+
+    def _complete(self, frames: list[Frame]) -> tuple[list[Frame], str]:
+        """Frames whose images all exist, and a message about those that lack a neighbour."""
+        whole, absent, lonely = [], [], []
+        for frame in frames:
+            needed = [frame]
+            if self.use_stereo:
+                needed.append(frame._replace(side=OTHER_SIDE[frame.side]))
+            gaps = [f for f in needed if self.find_image(f) is None]
+            neighbours = [frame._replace(index=frame.index + k) for k in self.frame_ids[1:]]
+            if gaps:
+                absent.append(gaps[0])
+            elif any(f.index < 0 or self.find_image(f) is None for f in neighbours):
+                lonely.append(frame)
+            else:
+                whole.append(frame)
+        kinds = " or ".join(e[1:].upper() for e in self.extensions[:2])
+        if absent:
+            raise UserError(
+                f"{self.image_stem(absent[0])}: no {kinds} image for '{absent[0]}' "
+                f"({len(absent)} of {len(frames)} frames of the split lack theirs): "
+                "complete the data, correct --data_path, or take the lines out of the split"
+            )
+        if not lonely:
+            return whole, ""
+        message = (
+            f"{len(lonely)} of {len(frames)} frames lack a neighbour at "
+            f"{' '.join(f'{k:+d}' for k in self.frame_ids[1:])} (first: '{lonely[0]}')"
+        )
+        if not whole:
+            raise UserError(f"{self.data_path}: {message}: nothing remains, change --frame_ids")
+        return whole, f"{message}: left out"
+
+    def _image(self, frame: Frame) -> UInt8[Tensor, "3 H W"]:
+        path = self.find_image(frame)
+        if path is None:
+            raise UserError(f"{self.image_stem(frame)}: the image has gone since the start")
+        return torch.from_numpy(np.array(self.resize(read_image(path)))).permute(2, 0, 1)
+
+    def resize(self, image: Image.Image) -> Image.Image:
+        """To the network's input size, by the antialiasing filter published results used."""
+        return image.resize((self.width, self.height), Image.Resampling.LANCZOS)
+
+    def _camera(self, frame: Frame) -> Float[Tensor, "3 3"]:
+        """Intrinsics in pixels at the network's input size."""
+        if self.intrinsics == "nominal":
+            fx, fy, cx, cy = self.nominal_K
+            K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+            return torch.tensor(np.diag([self.width, self.height, 1]) @ K, dtype=torch.float32)
+        K, size = self.calibrated_K(frame)
+        return torch.tensor(resize_K(K, size, (self.width, self.height)), dtype=torch.float32)
+
+
+def resize_K(
+    K: Float[np.ndarray, "3 3"], size: tuple[int, int], new_size: tuple[int, int]
+) -> Float[np.ndarray, "3 3"]:
+    """Intrinsics after an image of `size` (width, height) is resized to `new_size`.
+
+    Pixel centres are integers, so the image's corner is at -0.5 and stays there.
+    """
+    x, y = new_size[0] / size[0], new_size[1] / size[1]
+    return np.array([[x, 0, x / 2 - 0.5], [0, y, y / 2 - 0.5], [0, 0, 1]]) @ K
+
+
+def read_image(path: Path) -> Image.Image:
+    """An image as RGB.
+
+    Raises:
+        UserError: it is missing, damaged or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"{path}: cannot be read as an image ({' '.join(str(error).split())}): "
+            "replace the file, or take its frame out of the split"
+        ) from None
+
+
+def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch: tensors stacked, ground truth (whose sizes differ) as a list."""
+    depths = [sample.pop("depth_gt") for sample in samples if "depth_gt" in sample]
+    batch = default_collate(samples)
+    if depths:
+        batch["depth_gt"] = depths
+    return batch

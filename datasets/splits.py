@@ -1,0 +1,90 @@
+"""The split grammar: a folder of text files, one line per frame or run of frames.
+
+    <folder> <frame | first-last> <l | r | lr>
+
+Every published list is made of such lines with a single frame and side. Empty lines and lines that
+begin with # are passed over. A run with both sides gives the left, then the right view of each
+frame.
+"""
+
+import re
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from utils import UserError
+
+SPLITS = Path(__file__).resolve().parent.parent / "splits"
+GRAMMAR = "<folder> <frame | first-last> <l | r | lr>"
+
+
+class Frame(NamedTuple):
+    """One view of one moment: camera `l` (left) or `r` (right)."""
+
+    folder: str
+    index: int
+    side: str
+
+    def __str__(self) -> str:
+        return f"{self.folder} {self.index} {self.side}"
+
+
+def parse_line(line: str) -> list[Frame]:
+    """The frames of one line.
+
+    Raises:
+        ValueError: what is wrong with it, in words.
+    """
+    fields = line.split()
+    if len(fields) != 3:
+        raise ValueError(f"{len(fields)} fields instead of 3")
+    folder, frames, sides = fields
+    if PurePosixPath(folder).is_absolute() or ".." in PurePosixPath(folder).parts:
+        raise ValueError(f"folder '{folder}' leads out of the data folder")
+    run = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10}))?", frames, re.ASCII)
+    if not run:
+        raise ValueError(f"frame '{frames}' is neither a number nor first-last")
+    first = int(run[1])
+    last = int(run[2] or first)
+    if not first <= last < first + 10_000_000:
+        raise ValueError(f"run '{frames}' ends before it begins, or never")
+    if sides not in ("l", "r", "lr"):
+        raise ValueError(f"side '{sides}' is none of l, r, lr")
+    return [Frame(folder, index, side) for index in range(first, last + 1) for side in sides]
+
+
+def read_split(path: Path) -> list[Frame]:
+    """All frames of a split file, in its order.
+
+    Raises:
+        UserError: the file is missing, empty, not text, or has a bad line (named with its number).
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such split file; lines read '{GRAMMAR}'") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is not a text file; lines read '{GRAMMAR}'") from None
+    frames = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            frames += parse_line(line)
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: {error}; write '{GRAMMAR}'") from None
+    if not frames:
+        raise UserError(f"{path}: holds no frames; lines read '{GRAMMAR}'")
+    return frames
+
+
+def split_folder(name: str) -> Path:
+    """Folder of a split: a name in splits/, or the path of any folder.
+
+    Raises:
+        UserError: there is none; the names that exist are listed.
+    """
+    for folder in (SPLITS / name, Path(name)):
+        if folder.is_dir():
+            return folder
+    known = ", ".join(sorted(path.name for path in SPLITS.iterdir() if path.is_dir()))
+    raise UserError(f"split '{name}' is neither a folder nor one of: {known}")
