@@ -55,6 +55,14 @@ def pick_device(no_cuda: bool = False) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")
 
 
+def count_workers(asked: int = -1) -> int:
+    """Loader processes: as many as asked for, or for -1 one per usable core, twelve at most."""
+    if asked >= 0:
+        return asked
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, 12)
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO]:
     """Open a file that appears under `path` only when the block ends well.

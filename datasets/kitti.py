@@ -99,9 +99,10 @@ class KITTIOdom(MonoDataset):
         K = calibration_matrix(path, f"P{CAMERA[frame.side]}", 3, 4)[:, :3]
         return K, read_image(self.find_image(frame)).size
 
-    def poses(self, sequence: str) -> Float[np.ndarray, "N 4 4"]:
+    @staticmethod
+    def read_poses(data_path: Path, sequence: str) -> Float[np.ndarray, "N 4 4"]:
         """True camera-to-world poses of a sequence, one per frame."""
-        return read_poses(self.data_path / "poses" / f"{sequence_name(sequence)}.txt")
+        return read_poses(data_path / "poses" / f"{sequence_name(sequence)}.txt")
 
 
 def sequence_name(folder: str) -> str:

@@ -31,7 +31,7 @@ class MonoDataset(Dataset):
         data_path: root of the data set on disk.
         frames: targets, usually from `read_split`.
         height, width: size of the network's input in pixels.
-        frame_ids: temporal offsets of a sample, 0 first.
+        frame_ids: temporal offsets of a sample, 0 first; none for ground truth without images.
         use_stereo: add the other camera's image of the same moment as the last frame.
         augment: flip (half of the samples) and jitter colours (half of the samples).
         png: take PNG files only; otherwise JPEG or PNG, whichever is there.
@@ -153,7 +153,7 @@ class MonoDataset(Dataset):
         """Frames whose images all exist, and a message about those that lack a neighbour."""
         whole, absent, lonely = [], [], []
         for frame in frames:
-            needed = [frame]
+            needed = [frame] if self.frame_ids else []
             if self.use_stereo:
                 needed.append(frame._replace(side=OTHER_SIDE[frame.side]))
             gaps = [f for f in needed if self.find_image(f) is None]

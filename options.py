@@ -1,0 +1,378 @@
+"""Command-line flags: one frozen dataclass per concern; a script's options inherit its concerns.
+
+`parse(TrainOptions)` makes an argparse group of each concern, so `-h` shows what applies and
+nothing else. A file of flags can be given as `@experiments/name.args`; what follows overrides it.
+"""
+
+import argparse
+import dataclasses
+import inspect
+import math
+import shlex
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+
+ROOT = Path(__file__).resolve().parent
+NETWORKS = ("encoder", "depth", "pose_encoder", "pose", "predictive_mask")
+NetworkName = Literal["encoder", "depth", "pose_encoder", "pose", "predictive_mask"]
+DatasetName = Literal["kitti", "kitti_odom", "kitti_depth"]
+
+
+def flag(default: Any, help: str) -> Any:
+    """A field with its help text; a bool becomes a switch, a tuple takes several values."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+class Options:
+    """Base of all concerns. Each may define `check`, which raises ValueError for bad values."""
+
+    def __post_init__(self) -> None:
+        for concern in reversed(type(self).__mro__):
+            if "check" in vars(concern):
+                concern.check(self)
+
+    def _demand(self, good: bool, message: str) -> None:
+        if not good:
+            raise ValueError(message)
+
+    def _demand_positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            good = 0 < value < math.inf
+            self._demand(good, f"--{name} must be a positive number, not {value}")
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions(Options):
+    """data on disk"""
+
+    data_path: Path = flag(ROOT / "kitti_data", "root folder of the data set")
+    dataset: DatasetName = flag("kitti", "kind of data set; benchmarks choose theirs by name")
+    png: bool = flag(False, "use PNG images only (otherwise JPEG or PNG, whichever is there)")
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleOptions(Options):
+    """training samples"""
+
+    split: str = flag("eigen_zhou", "name of a folder in splits/, or the path of one")
+    height: int = flag(192, "input height in pixels, a multiple of 32")
+    width: int = flag(640, "input width in pixels, a multiple of 32")
+    frame_ids: tuple[int, ...] = flag((0, -1, 1), "offsets of the frames of a sample, 0 first")
+    use_stereo: bool = flag(False, "add the stereo partner to the sources")
+    intrinsics: Literal["nominal", "calib"] = flag(
+        "nominal", "the data set's published camera, or the calibration of each recording"
+    )
+
+    def check(self) -> None:
+        for name in ("height", "width"):
+            size = getattr(self, name)
+            good = size >= 64 and size % 32 == 0
+            self._demand(good, f"--{name} must be a multiple of 32 from 64 on, not {size}")
+        ids = self.frame_ids
+        self._demand(ids[0] == 0, f"--frame_ids must start with 0, not {ids[0]}")
+        self._demand(len(set(ids)) == len(ids), "--frame_ids names a frame twice")
+        self._demand(
+            len(ids) > 1 or self.use_stereo, "--frame_ids 0 alone needs --use_stereo: no source"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions(Options):
+    """networks"""
+
+    num_layers: Literal[18, 34, 50, 101, 152] = flag(18, "depth of the ResNet encoders")
+    weights_init: Literal["pretrained", "scratch"] = flag(
+        "pretrained", "start the encoders from ImageNet weights, or from random ones"
+    )
+    scales: tuple[int, ...] = flag((0, 1, 2, 3), "scales of the disparity that the loss uses")
+    pose_model_type: Literal["separate_resnet", "shared", "posecnn"] = flag(
+        "separate_resnet", "pose network: own encoder, the depth encoder's features, or PoseCNN"
+    )
+    pose_model_input: Literal["pairs", "all"] = flag(
+        "pairs", "frames that the pose network sees at once"
+    )
+    predictive_mask: bool = flag(
+        False, "learn a mask per source (ablation; needs --disable_automasking)"
+    )
+
+    def check(self) -> None:
+        good = list(self.scales) == sorted(set(self.scales)) and set(self.scales) <= {0, 1, 2, 3}
+        self._demand(
+            good and 0 in self.scales, "--scales must be ascending numbers of 0 1 2 3, with 0"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthRangeOptions(Options):
+    """depth range"""
+
+    min_depth: float = flag(0.1, "depth of a disparity of 1")
+    max_depth: float = flag(100.0, "depth of a disparity of 0")
+
+    def check(self) -> None:
+        self._demand_positive("min_depth", "max_depth")
+        good = self.min_depth < self.max_depth
+        self._demand(good, f"--min_depth {self.min_depth} is not below --max_depth")
+
+
+@dataclasses.dataclass(frozen=True)
+class LossOptions(Options):
+    """loss (the switches are the paper's ablations)"""
+
+    disparity_smoothness: float = flag(1e-3, "weight of the edge-aware smoothness")
+    v1_multiscale: bool = flag(False, "compare images at each scale's own resolution")
+    avg_reprojection: bool = flag(False, "average over sources instead of the minimum")
+    disable_automasking: bool = flag(False, "do not mask out static pixels")
+    no_ssim: bool = flag(False, "compare images by L1 alone")
+
+    def check(self) -> None:
+        good = 0 <= self.disparity_smoothness < math.inf
+        self._demand(good, f"--disparity_smoothness {self.disparity_smoothness} is negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimOptions(Options):
+    """optimisation"""
+
+    batch_size: int = flag(12, "samples per step")
+    learning_rate: float = flag(1e-4, "of Adam")
+    num_epochs: int = flag(20, "passes over the training split")
+    scheduler_step_size: int = flag(15, "epochs after which the learning rate drops to a tenth")
+    load_weights_folder: Path | None = flag(None, "weights to start from")
+    models_to_load: tuple[NetworkName, ...] = flag(
+        (), "networks that take these weights (default: all)"
+    )
+    freeze: tuple[NetworkName, ...] = flag(
+        (), "networks that stay as they are, batch-norm statistics included"
+    )
+
+    def check(self) -> None:
+        self._demand_positive("batch_size", "learning_rate", "num_epochs", "scheduler_step_size")
+        good = not self.models_to_load or self.load_weights_folder is not None
+        self._demand(good, "--models_to_load needs --load_weights_folder")
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeOptions(Options):
+    """machine"""
+
+    no_cuda: bool = flag(False, "stay on the CPU")
+    num_workers: int = flag(-1, "processes that load data; -1: as many as cores, 12 at most")
+
+    def check(self) -> None:
+        self._demand(self.num_workers >= -1, "--num_workers must be 0 or more, or -1")
+
+
+@dataclasses.dataclass(frozen=True)
+class LogOptions(Options):
+    """files and log"""
+
+    log_dir: Path = flag(Path.home() / "tmp", "folder of all runs")
+    model_name: str = flag("mdp", "name of the run, a folder in --log_dir")
+    log_frequency: int = flag(250, "steps between entries in TensorBoard")
+    save_frequency: int = flag(1, "epochs between saved weights; the last are always saved")
+    seed: int = flag(0, "of all random numbers")
+
+    def check(self) -> None:
+        self._demand_positive("log_frequency", "save_frequency")
+        self._demand(0 <= self.seed < 2**63, f"--seed must be 0 or more, not {self.seed}")
+        good = self.model_name not in ("", ".", "..") and Path(self.model_name).name == (
+            self.model_name
+        )
+        self._demand(good, f"--model_name '{self.model_name}' is not the name of a folder")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions(
+    LogOptions,
+    RuntimeOptions,
+    OptimOptions,
+    LossOptions,
+    DepthRangeOptions,
+    ModelOptions,
+    SampleOptions,
+    SourceOptions,
+):
+    """Train depth and pose networks on image sequences, stereo pairs, or both."""
+
+    def check(self) -> None:
+        self._demand(
+            self.disable_automasking or not self.predictive_mask,
+            "--predictive_mask replaces auto-masking: add --disable_automasking",
+        )
+        for name in ("models_to_load", "freeze"):
+            absent = [network for network in getattr(self, name) if network not in self.networks]
+            self._demand(
+                not absent,
+                f"--{name} {' '.join(absent)}: these options make only {' '.join(self.networks)}",
+            )
+        left = set(self.networks) - set(self.freeze)
+        self._demand(bool(left), "--freeze names all networks: nothing to train")
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Names of the networks that these options make."""
+        absent = set()
+        if len(self.frame_ids) == 1:
+            absent |= {"pose_encoder", "pose"}
+        if self.pose_model_type != "separate_resnet":
+            absent.add("pose_encoder")
+        if not self.predictive_mask:
+            absent.add("predictive_mask")
+        return tuple(name for name in NETWORKS if name not in absent)
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Names of the networks that start from saved weights."""
+        if self.load_weights_folder is None:
+            return ()
+        return self.models_to_load or self.networks
+
+    @property
+    def needs_imagenet(self) -> bool:
+        """Whether some encoder starts from ImageNet weights."""
+        encoders = {"encoder", "pose_encoder"} & set(self.networks)
+        return self.weights_init == "pretrained" and not encoders <= set(self.loaded)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportOptions(SourceOptions):
+    """Export the ground truth of a split for evaluate_depth.py."""
+
+    split: str = flag("eigen", "name of a folder in splits/, or the path of one")
+    depth_axis: Literal["velodyne_x", "camera_z"] = flag(
+        "velodyne_x",
+        "what LiDAR ground truth holds: the scanner's forward coordinate, as all published "
+        "numbers, or the depth seen by the camera (about 0.27 m less)",
+    )
+    gt_file: Path | None = flag(None, "file to write (default: gt_depths.npz in the split)")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalDepthOptions(RuntimeOptions, DepthRangeOptions, SourceOptions):
+    """Score depth: predictions of saved weights, or disparities in a file."""
+
+    load_weights_folder: Path | None = flag(None, "weights to evaluate")
+    num_layers: Literal[18, 34, 50, 101, 152] | None = flag(
+        None, "depth of the encoder (read from the weights, which must agree)"
+    )
+    batch_size: int = flag(16, "images per pass")
+    eval_split: str = flag("eigen", "benchmark, or the path of a split folder")
+    eval_mono: bool = flag(False, "evaluate with per-image median scaling")
+    eval_stereo: bool = flag(False, "evaluate in metres, by the scale of the stereo rig")
+    post_process: bool = flag(False, "average with the prediction of the mirrored image")
+    disable_median_scaling: bool = flag(False, "score the predictions as they are")
+    pred_depth_scale_factor: float = flag(1.0, "multiply predicted depths by this")
+    ext_disp_to_eval: Path | None = flag(None, ".npy of scaled disparities [N h w] to score")
+    save_pred_disps: bool = flag(False, "save the scaled disparities as .npy")
+    no_eval: bool = flag(False, "predict and save only")
+    eval_out_dir: Path | None = flag(None, "folder for saved disparities (default: the weights')")
+    gt_file: Path | None = flag(None, "ground truth (default: gt_depths.npz in the split)")
+    json: Path | None = flag(None, "also write the result to this file")
+
+    def check(self) -> None:
+        self._demand_positive("batch_size", "pred_depth_scale_factor")
+        self._demand(
+            self.eval_mono != self.eval_stereo, "choose one of --eval_mono and --eval_stereo"
+        )
+        self._demand(
+            (self.load_weights_folder is None) != (self.ext_disp_to_eval is None),
+            "give one of --load_weights_folder and --ext_disp_to_eval",
+        )
+        predicting = self.ext_disp_to_eval is None
+        for name in ("post_process", "save_pred_disps", "no_eval"):
+            good = predicting or not getattr(self, name)
+            self._demand(good, f"--{name} needs --load_weights_folder: nothing is predicted")
+        if self.no_eval:
+            self._demand(self.save_pred_disps, "--no_eval without --save_pred_disps does nothing")
+            self._demand(self.json is None, "--no_eval leaves nothing to write to --json")
+        good = self.eval_out_dir is None or self.save_pred_disps
+        self._demand(good, "--eval_out_dir needs --save_pred_disps")
+        good = not self.eval_stereo or self.pred_depth_scale_factor == 1
+        self._demand(good, "--eval_stereo brings its own --pred_depth_scale_factor")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalPoseOptions(RuntimeOptions):
+    """Score camera motion on a KITTI odometry sequence."""
+
+    data_path: Path = flag(ROOT / "kitti_data", "folder with sequences/ and poses/")
+    png: bool = flag(False, "use PNG images only (otherwise JPEG or PNG, whichever is there)")
+    load_weights_folder: Path | None = flag(None, "weights to evaluate")
+    eval_split: str = flag("odom_9", "odom_<sequence>, as odom_9 or odom_10")
+    batch_size: int = flag(16, "pairs per pass")
+    json: Path | None = flag(None, "also write the result to this file")
+
+    def check(self) -> None:
+        self._demand_positive("batch_size")
+        self._demand(self.load_weights_folder is not None, "give --load_weights_folder")
+        kind, _, number = self.eval_split.partition("_")
+        good = kind == "odom" and number.isdecimal()
+        self._demand(good, f"--eval_split '{self.eval_split}' is not odom_<sequence>")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (-h lists the flags)\n")
+
+    def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
+        return shlex.split(arg_line, comments=True)
+
+
+O = TypeVar("O", bound=Options)  # noqa: E741
+
+
+def parse(cls: type[O], argv: list[str] | None = None) -> O:
+    """The options of a script from the command line; anything wrong ends in one line, status 2."""
+    parser = _Parser(
+        description=cls.__doc__,
+        fromfile_prefix_chars="@",
+    )
+    hints = typing.get_type_hints(cls)
+    for concern in reversed(cls.__mro__):
+        own = inspect.get_annotations(concern)
+        fields = [field for field in dataclasses.fields(cls) if field.name in own]
+        if fields:
+            group = parser.add_argument_group("options" if concern is cls else concern.__doc__)
+            for field in fields:
+                group.add_argument(f"--{field.name}", **_argument(field, hints[field.name]))
+    try:
+        values = parser.parse_args(argv)
+        return cls(**vars(values))
+    except UnicodeDecodeError:
+        parser.error("a file of flags is not a text file")
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _argument(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
+    """argparse's description of a field."""
+    argument: dict[str, Any] = {"default": field.default, "help": field.metadata["help"]}
+    if hint is bool:
+        return {**argument, "action": "store_true"}
+    if field.default not in (None, ()):
+        shown = field.default if isinstance(field.default, tuple) else (field.default,)
+        argument["help"] += f" (default: {' '.join(map(str, shown))})"
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        hint = next(h for h in typing.get_args(hint) if h is not type(None))
+    if typing.get_origin(hint) is tuple:
+        hint = typing.get_args(hint)[0]
+        argument |= {"nargs": "+", "action": _Tuple}
+    if typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        return {**argument, "type": type(choices[0]), "choices": choices}
+    return {**argument, "type": hint, "metavar": hint.__name__.upper()}
+
+
+class _Tuple(argparse.Action):
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        setattr(namespace, self.dest, tuple(values))
+
+
+def to_json(options: Options) -> dict[str, Any]:
+    """Options as plain values."""
+    values = dataclasses.asdict(options)
+    return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()}

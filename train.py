@@ -1,0 +1,13 @@
+"""Train depth and pose networks. `python train.py -h` lists the flags."""
+
+from options import TrainOptions, parse
+from trainer import Trainer
+from utils import run_script
+
+
+def main() -> None:
+    Trainer(parse(TrainOptions)).train()
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,258 @@
+"""The training loop."""
+
+import json
+import math
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+import checkpoint
+from datasets import DATASETS, MonoDataset, collate, read_split, split_folder
+from layers import disp_to_depth
+from logger import Logger, Progress
+from losses import LossTerms, SelfSupervisedLoss
+from metrics import score_depth, summarise
+from networks import Monodepth, Prediction
+from options import TrainOptions, to_json
+from utils import UserError, atomic_write, count_workers, pick_device, seed_everything
+
+
+def build_model(options: TrainOptions) -> Monodepth:
+    """The networks that the options ask for."""
+    return Monodepth(
+        num_layers=options.num_layers,
+        pretrained=options.needs_imagenet,
+        scales=options.scales,
+        frame_ids=options.frame_ids,
+        stereo=options.use_stereo,
+        pose_model_type=options.pose_model_type,
+        pose_model_input=options.pose_model_input,
+        predictive_mask=options.predictive_mask,
+    )
+
+
+def build_loss(options: TrainOptions) -> SelfSupervisedLoss:
+    """The loss that the options ask for."""
+    return SelfSupervisedLoss(
+        scales=options.scales,
+        min_depth=options.min_depth,
+        max_depth=options.max_depth,
+        disparity_smoothness=options.disparity_smoothness,
+        use_ssim=not options.no_ssim,
+        v1_multiscale=options.v1_multiscale,
+        avg_reprojection=options.avg_reprojection,
+        automasking=not options.disable_automasking,
+        scale_translation=options.pose_model_type == "posecnn",
+        stereo=options.use_stereo,
+    )
+
+
+def build_dataset(options: TrainOptions, part: str) -> MonoDataset:
+    """The `train` or `val` part of the split; only `train` is augmented, only `val` has depth."""
+    frames = read_split(split_folder(options.split) / f"{part}_files.txt")
+    return DATASETS[options.dataset](
+        options.data_path,
+        frames,
+        options.height,
+        options.width,
+        options.frame_ids,
+        use_stereo=options.use_stereo,
+        augment=part == "train",
+        png=options.png,
+        intrinsics=options.intrinsics,
+        with_depth=part == "val",
+    )
+
+
+class Trainer:
+    """Everything a training needs, set up and checked; `train` runs it.
+
+    Raises:
+        UserError: data or weights that are missing or do not fit, before anything is written.
+    """
+
+    def __init__(self, options: TrainOptions):
+        self.options = options
+        self.device = pick_device(options.no_cuda)
+        seed_everything(options.seed)
+        self.folder = options.log_dir.expanduser() / options.model_name
+
+        train, val = build_dataset(options, "train"), build_dataset(options, "val")
+        for part, data in (("train", train), ("val", val)):
+            print(f"{part}: {len(data)} samples of split {options.split}")
+            if data.left_out:
+                print(f"  {data.left_out}")
+        if len(train) < options.batch_size:
+            raise UserError(
+                f"the training split has {len(train)} usable samples, fewer than --batch_size "
+                f"{options.batch_size}: give a smaller one"
+            )
+        workers = count_workers(options.num_workers)
+        loader = partial(
+            DataLoader,
+            batch_size=options.batch_size,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=self.device.type == "cuda",
+            persistent_workers=workers > 0,
+        )
+        self.train_loader = loader(train, shuffle=True, drop_last=True)
+        self.val_loader = loader(val)
+
+        self.model = build_model(options)
+        self.loss = build_loss(options)
+        # All parameters, in the order of the children, so that adam.pth fits whatever is frozen.
+        self.optimizer = torch.optim.Adam(self.model.parameters(), options.learning_rate)
+        if options.loaded:
+            self._load(options.load_weights_folder)
+        self.model.to(self.device)
+        for name in options.freeze:
+            self.model.get_submodule(name).requires_grad_(False)
+        self.scheduler = torch.optim.lr_scheduler.StepLR(
+            self.optimizer, options.scheduler_step_size, gamma=0.1
+        )
+        self.step = 0
+        self.source_names = [str(i) for i in options.frame_ids[1:]] + ["s"] * options.use_stereo
+
+    def train(self) -> None:
+        """All epochs: train, validate, save."""
+        options = self.options
+        with atomic_write(self.folder / "models" / "opt.json", "w") as file:
+            json.dump(to_json(options), file, indent=2)
+        self.logger = Logger(self.folder)
+        self.progress = Progress(options.num_epochs * len(self.train_loader), options.batch_size)
+        print(f"training on {self.device}; weights and TensorBoard log in {self.folder}")
+        try:
+            for epoch in range(options.num_epochs):
+                start = time.perf_counter()
+                loss = self._train_epoch(epoch)
+                values = self._validate()
+                self.scheduler.step()
+                last = epoch + 1 == options.num_epochs
+                saved = last or (epoch + 1) % options.save_frequency == 0
+                if saved:
+                    self._save(epoch)
+                self.progress.say(
+                    f"epoch {epoch + 1}/{options.num_epochs}: loss {loss:.4f}, "
+                    + ", ".join(f"val {name} {value:.4f}" for name, value in values.items())
+                    + f", {time.perf_counter() - start:.0f} s"
+                    + (f", saved weights_{epoch}" if saved else "")
+                )
+                self.progress.pause_ended()
+        finally:
+            self.progress.close()
+            self.logger.close()
+
+    def _train_epoch(self, epoch: int) -> float:
+        """One pass over the training split; the mean loss."""
+        self._set_mode(train=True)
+        losses = []
+        for batch in self.train_loader:
+            self.progress.waiting_ended()
+            color, prediction, terms = self._forward(batch)
+            self.optimizer.zero_grad(set_to_none=True)
+            terms.total.backward()
+            self.optimizer.step()
+            losses.append(terms.total.item())
+            if self.step % self.options.log_frequency == 0:
+                self._log_step(color, prediction, terms)
+            self.step += 1
+            self.progress.step(epoch, losses[-1])
+        return math.fsum(losses) / len(losses)
+
+    def _forward(self, batch: dict[str, Any]) -> tuple[Tensor, Prediction, LossTerms]:
+        """Frames in [0, 1], what the networks make of their augmented twins, and the loss."""
+        on_device = {
+            name: value.to(self.device, non_blocking=True)
+            for name, value in batch.items()
+            if isinstance(value, Tensor)
+        }
+        color, color_aug = (on_device[name].float() / 255 for name in ("color", "color_aug"))
+        prediction = self.model(color_aug, on_device.get("stereo_T"))
+        return color, prediction, self.loss(*prediction, color=color, K=on_device["K"])
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Mean loss, PSNR of the reconstructions and, with ground truth, the seven metrics."""
+        self._set_mode(train=False)
+        losses, psnr, scores = [], [], []
+        for batch in self.val_loader:
+            color, prediction, terms = self._forward(batch)
+            losses += [terms.total.item()] * len(color)
+            psnr += reconstruction_psnr(color, terms)
+            scores += self._score(prediction.disps[0], batch["depth_gt"])
+            if len(losses) == len(color):
+                self._log_pictures("val", color, prediction, terms)
+        values = {"loss": float(np.mean(losses)), "psnr": float(np.mean(psnr))}
+        if scores:
+            values |= summarise(scores).errors._asdict()
+        self.logger.scalars("val", values, self.step)
+        return values
+
+    def _score(self, disps: Tensor, depths: list[np.ndarray | None]) -> list:
+        """Scores of the samples that have ground truth with pixels that count."""
+        protocol = self.val_loader.dataset.protocol
+        scaled, _ = disp_to_depth(disps[:, 0], self.options.min_depth, self.options.max_depth)
+        return [
+            score
+            for disp, gt in zip(scaled.float().cpu().numpy(), depths, strict=True)
+            if gt is not None and (score := score_depth(disp, gt, protocol)) is not None
+        ]
+
+    def _log_step(self, color: Tensor, prediction: Prediction, terms: LossTerms) -> None:
+        scales = zip(self.options.scales, terms.per_scale.tolist(), strict=True)
+        values = {"loss": terms.total.item(), **{f"loss/{scale}": value for scale, value in scales}}
+        values["learning_rate"] = self.scheduler.get_last_lr()[0]
+        values["samples_per_second"] = self.progress.samples_per_second
+        values["waiting_share"] = self.progress.waiting_share
+        self.logger.scalars("train", values, self.step)
+        self._log_pictures("train", color, prediction, terms)
+
+    def _log_pictures(
+        self, mode: str, color: Tensor, prediction: Prediction, terms: LossTerms
+    ) -> None:
+        self.logger.pictures(
+            mode, color, self.source_names, self.options.scales, prediction, terms, self.step
+        )
+
+    def _set_mode(self, train: bool) -> None:
+        """Train or eval; frozen networks never update their batch-norm statistics."""
+        self.model.train(train)
+        for name in self.options.freeze:
+            self.model.get_submodule(name).eval()
+
+    def _save(self, epoch: int) -> None:
+        options = self.options
+        folder = self.folder / "models" / f"weights_{epoch}"
+        checkpoint.save_weights(
+            folder, self.model, options.height, options.width, options.use_stereo
+        )
+        checkpoint.save(folder / "adam.pth", self.optimizer.state_dict())
+
+    def _load(self, folder: Path) -> None:
+        """Start from saved weights and, where it fits them, the state of their optimizer."""
+        names = self.options.loaded
+        checkpoint.load_weights(folder, self.model, names)
+        print(f"loaded {' '.join(names)} from {folder}")
+        adam = folder / "adam.pth"
+        if set(names) == set(self.options.networks) and adam.exists():
+            fits = checkpoint.load_optimizer(adam, self.optimizer)
+            print("continuing Adam's moments" if fits else f"{adam} does not fit: Adam starts anew")
+
+
+def reconstruction_psnr(color: Tensor, terms: LossTerms) -> list[float]:
+    """Peak signal-to-noise ratio in dB of every finest reconstruction against its target."""
+    return [
+        peak_signal_noise_ratio(target, image, data_range=1.0)
+        for target, images in zip(
+            color[:, 0].cpu().numpy(), terms.warped[0].float().cpu().numpy(), strict=True
+        )
+        for image in images
+    ]
