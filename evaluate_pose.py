@@ -58,8 +58,8 @@ def main() -> None:
         result[name] = error._asdict()
         print(f"  {name:<18} {error.mean:.4f} +- {error.std:.4f} over {error.windows} windows")
     print(
-        "'strict' and 'with tail windows' chain the transforms as published numbers do; tail windows\n"
-        "are the shorter ones at the end. 'geometric' chains the inverses: true camera positions."
+        "'strict' and 'with tail windows' chain the transforms as published numbers do; tail\n"
+        "windows are the shorter ones at the end. 'geometric' chains the inverses."
     )
     if options.json is not None:
         with atomic_write(options.json, "w") as file:

@@ -1,0 +1,176 @@
+import dataclasses
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from options import EvalDepthOptions, EvalPoseOptions, ExportOptions, TrainOptions, parse, to_json
+from trainer import build_loss, build_model
+
+ROOT = Path(__file__).parent.parent
+
+
+def refused(capsys, cls, *argv):
+    """The one line that an options error prints."""
+    with pytest.raises(SystemExit) as caught:
+        parse(cls, list(argv))
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_defaults_are_those_of_the_paper():
+    options = parse(TrainOptions, [])
+    assert (options.height, options.width, options.batch_size) == (192, 640, 12)
+    assert (options.learning_rate, options.num_epochs) == (1e-4, 20)
+    assert (options.scheduler_step_size, options.disparity_smoothness) == (15, 1e-3)
+    assert (options.frame_ids, options.scales) == ((0, -1, 1), (0, 1, 2, 3))
+    assert (options.num_layers, options.weights_init, options.split) == (
+        18,
+        "pretrained",
+        "eigen_zhou",
+    )
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "experiments").glob("*.args")), ids=lambda p: p.name
+)
+def test_recipes_parse(path):
+    assert parse(TrainOptions, [f"@{path}", "--num_epochs", "3"]).num_epochs == 3
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        ("--height 200", "--height must be a multiple of 32"),
+        ("--width 32", "--width must be a multiple of 32 from 64 on"),
+        ("--frame_ids -1 0 1", "--frame_ids must start with 0"),
+        ("--frame_ids 0 1 1", "twice"),
+        ("--frame_ids 0", "needs --use_stereo"),
+        ("--scales 1 2", "--scales"),
+        ("--scales 3 2 1 0", "--scales"),
+        ("--scales 0 4", "--scales"),
+        ("--predictive_mask", "add --disable_automasking"),
+        ("--min_depth 5 --max_depth 2", "--min_depth"),
+        ("--min_depth 0", "--min_depth"),
+        ("--learning_rate nan", "--learning_rate"),
+        ("--batch_size 0", "--batch_size"),
+        ("--num_workers -2", "--num_workers"),
+        ("--num_layers 17", "--num_layers"),
+        ("--model_name a/b", "--model_name"),
+        ("--models_to_load depth", "needs --load_weights_folder"),
+        ("--freeze pose_encoder --pose_model_type shared", "--freeze pose_encoder"),
+        ("--freeze encoder depth pose_encoder pose", "nothing to train"),
+        ("--freeze pose --frame_ids 0 --use_stereo", "--freeze pose"),
+        ("--no_such_flag", "--no_such_flag"),
+        ("--split", "--split"),
+        ("@missing.args", "missing.args"),
+    ],
+)
+def test_bad_training_options_are_refused_in_one_line(capsys, argv, words):
+    assert words in refused(capsys, TrainOptions, *argv.split())
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        ("--load_weights_folder w", "choose one of --eval_mono and --eval_stereo"),
+        ("--load_weights_folder w --eval_mono --eval_stereo", "choose one"),
+        ("--eval_mono", "--load_weights_folder"),
+        ("--eval_mono --load_weights_folder w --ext_disp_to_eval d", "give one of"),
+        ("--eval_mono --ext_disp_to_eval d --post_process", "--post_process"),
+        ("--eval_mono --ext_disp_to_eval d --save_pred_disps", "--save_pred_disps"),
+        ("--eval_mono --load_weights_folder w --no_eval", "--no_eval"),
+        ("--eval_mono --load_weights_folder w --eval_out_dir o", "--eval_out_dir"),
+        ("--eval_stereo --load_weights_folder w --pred_depth_scale_factor 2", "--eval_stereo"),
+        ("--eval_mono --load_weights_folder w --pred_depth_scale_factor 0", "scale_factor"),
+    ],
+)
+def test_bad_evaluation_options_are_refused_in_one_line(capsys, argv, words):
+    assert words in refused(capsys, EvalDepthOptions, *argv.split())
+
+
+@pytest.mark.parametrize("split", ["eigen", "odom_", "odom_x"])
+def test_bad_sequences_are_refused_in_one_line(capsys, split):
+    line = refused(capsys, EvalPoseOptions, "--load_weights_folder", "w", "--eval_split", split)
+    assert f"'{split}'" in line
+
+
+def test_help_shows_only_what_applies(capsys):
+    for cls, there, absent in (
+        (TrainOptions, "--learning_rate", "--eval_mono"),
+        (EvalDepthOptions, "--eval_mono", "--learning_rate"),
+        (ExportOptions, "--depth_axis", "--batch_size"),
+    ):
+        with pytest.raises(SystemExit):
+            parse(cls, ["-h"])
+        text = capsys.readouterr().out
+        assert there in text and absent not in text
+
+
+def test_options_are_frozen_and_written_as_plain_values():
+    options = parse(TrainOptions, ["--data_path", "somewhere", "--frame_ids", "0", "-1"])
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.height = 1
+    assert to_json(options)["data_path"] == "somewhere"
+    assert options.frame_ids == (0, -1)
+
+
+SWITCHES = ("v1_multiscale", "avg_reprojection", "disable_automasking", "no_ssim")
+CHOICES = {
+    "pose_model_type": ("separate_resnet", "shared", "posecnn"),
+    "pose_model_input": ("pairs", "all"),
+    "predictive_mask": (False, True),
+    "frame_ids": ((0, -1, 1), (0,), (0, 1)),
+    "use_stereo": (False, True),
+    "scales": ((0, 1, 2, 3), (0, 2)),
+}
+NETWORKS = [dict(zip(CHOICES, v, strict=True)) for v in itertools.product(*CHOICES.values())]
+
+
+def accepted(**values):
+    try:
+        return TrainOptions(height=64, width=64, weights_init="scratch", **values)
+    except ValueError:
+        return None
+
+
+def network_name(networks):
+    return "-".join(str(v).replace(" ", "") for v in networks.values())
+
+
+@pytest.mark.parametrize("networks", NETWORKS, ids=network_name)
+def test_every_accepted_combination_of_ablations_runs_a_step(networks):
+    """Each set of networks once, its prediction through every loss that goes with it."""
+    choices = [
+        dict(zip(SWITCHES, s, strict=True)) for s in itertools.product((False, True), repeat=4)
+    ]
+    accepted_options = [o for c in choices if (o := accepted(**networks, **c)) is not None]
+    if len(networks["frame_ids"]) == 1 and not networks["use_stereo"]:
+        assert not accepted_options
+        return
+    assert len(accepted_options) == (8 if networks["predictive_mask"] else 16)
+    model = build_model(accepted_options[0])
+    assert {name for name, _ in model.named_children()} == set(accepted_options[0].networks)
+    frames = len(networks["frame_ids"]) + networks["use_stereo"]
+    color = torch.rand(1, frames, 3, 64, 64)
+    K = torch.tensor([[[40.0, 0, 32], [0, 40, 32], [0, 0, 1]]])
+    stereo_T = torch.eye(4)[None].clone()
+    stereo_T[0, 0, 3] = -0.1
+    prediction = model(color, stereo_T if networks["use_stereo"] else None)
+    leaves = [t.detach().requires_grad_() for t in (*prediction.disps, *prediction.masks)]
+    disps, masks = leaves[: len(prediction.disps)], leaves[len(prediction.disps) :]
+    T = prediction.T.detach().requires_grad_()
+    for options in accepted_options:
+        terms = build_loss(options)(tuple(disps), T, tuple(masks), color, K)
+        terms.total.backward()
+        assert terms.total.isfinite()
+    given = [leaf.grad for leaf in leaves] + ([T.grad] if T.grad is not None else [])
+    outputs = [*prediction.disps, *prediction.masks, prediction.T]
+    needed = [o for o in outputs if o.requires_grad]
+    torch.autograd.backward(needed, given[: len(needed)])
+    for name, network in model.named_children():
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        assert gradients and all(g.isfinite().all() for g in gradients), name
