@@ -98,6 +98,12 @@ def depth_errors(gt: Float[ndarray, "*N"], pred: Float[ndarray, "*N"]) -> DepthE
     )
 
 
+def resized_depth(disp: Float[ndarray, "h w"], size: tuple[int, int]) -> Float[ndarray, "H W"]:
+    """Depth of a scaled disparity at (height, width); the disparity is resized, bilinearly."""
+    with np.errstate(divide="ignore"):  # infinitely far, until the range is clipped
+        return 1 / cv2.resize(disp, (size[1], size[0]))
+
+
 def score_depth(
     disp: Float[ndarray, "h w"],
     gt: Float[ndarray, "H W"],
@@ -106,14 +112,13 @@ def score_depth(
 ) -> DepthScore | None:
     """Score a scaled disparity (1 / depth) of any size against a map in metres, 0 = missing.
 
-    The disparity, not the depth, is resized (bilinearly) to the ground truth; its inverse times
-    `depth_scale` is scaled by the median, then clipped. None if no pixel counts.
+    Predicted depth times `depth_scale` is scaled by the median, then clipped. None if no pixel
+    counts.
     """
     mask = protocol.mask(gt)
     if not mask.any():
         return None
-    height, width = gt.shape
-    pred = depth_scale / cv2.resize(disp, (width, height))[mask]
+    pred = depth_scale * resized_depth(disp, gt.shape)[mask]
     gt = gt[mask]
     ratio = float(np.median(gt) / np.median(pred))
     if protocol.scaling == "per_image_median":

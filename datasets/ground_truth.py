@@ -1,5 +1,6 @@
 """Exported ground truth: an .npz of plain arrays, one per frame, written and read one at a time."""
 
+import weakref
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,10 +44,13 @@ class GroundTruth:
         again = "make it with export_gt_depth.py"
         self.path = path
         try:
-            self._archive = np.load(path, allow_pickle=False)
-            names = self._archive.files
+            file = open(path, "rb")
         except FileNotFoundError:
             raise UserError(f"{path}: no such ground truth; {again}") from None
+        weakref.finalize(self, file.close)
+        try:
+            self._archive = np.load(file, allow_pickle=False)
+            names = self._archive.files
         except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: cannot be read as ground truth ({error}); {again}") from None
         if names == ["data"]:

@@ -8,6 +8,8 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from tools.make_sample import make_sample  # noqa: E402
+
 HERE = Path(__file__).parent
 REAL_DATA = Path(os.environ.get("MONODEPTH_REAL_DATA", HERE.parent.parent / "shared" / "data"))
 
@@ -28,3 +30,11 @@ def golden(name: str) -> dict:
 @pytest.fixture(autouse=True)
 def repeatable():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory) -> Path:
+    """A small street in KITTI's layout: three drives of twelve frames, made once."""
+    folder = tmp_path_factory.mktemp("sample")
+    make_sample(folder, drives=3, frames=12)
+    return folder

@@ -25,7 +25,9 @@ BASELINE_M = 0.54
 CAMERA_HEIGHT_M = 1.65
 FAR_M = 1000.0
 GROUND, SKY = -1, -2  # surfaces that are no box
-WAVES = 20  # of a texture, from coarse to fine
+WAVES = 20  # of a texture
+PERIOD_M = np.geomspace(10.0, 0.08, WAVES)  # from coarse to fine
+STRENGTH = PERIOD_M**0.6 / np.linalg.norm(PERIOD_M**0.6)  # as in nature, coarse is stronger
 CHUNK = 4096  # rays that are cast at once, so that they fit the cache
 VELODYNE_IN_CAMERA = np.array([[0, -1, 0, 0], [0, 0, -1, -0.08], [1, 0, 0, -0.27], [0, 0, 0, 1.0]])
 
@@ -73,7 +75,6 @@ def make_world(rng: np.random.Generator, length_m: float) -> World:
     edges = np.array(boxes).reshape(-1, 3, 2)
     edges[:, 1] += CAMERA_HEIGHT_M
     count = len(edges) + 1
-    period = np.geomspace(6.0, 0.08, WAVES)
     direction = rng.normal(size=(count, WAVES, 3))
     direction /= np.linalg.norm(direction, axis=-1, keepdims=True)
     colour = rng.uniform(0.25, 0.75, (count, 3))
@@ -82,7 +83,7 @@ def make_world(rng: np.random.Generator, length_m: float) -> World:
         edges.min(2),
         edges.max(2),
         colour,
-        direction / period[:, None] * rng.uniform(0.8, 1.25, (count, WAVES, 1)),
+        direction / PERIOD_M[:, None] * rng.uniform(0.8, 1.25, (count, WAVES, 1)),
         rng.uniform(0, 2 * np.pi, (count, WAVES)),
     )
 
@@ -131,7 +132,7 @@ def shade(world: World, hit: Hit, rays: np.ndarray, pixel_angle: float) -> np.nd
     waves = world.waves[texture]
     angle = 2 * np.pi * np.einsum("nwc,nc->nw", waves, hit.point) + world.phase[texture]
     blur = np.exp(-4 * (np.linalg.norm(waves, axis=-1) * footprint[:, None]) ** 2)
-    pattern = (np.sin(angle) * blur).sum(1) / np.sqrt(WAVES)
+    pattern = (np.sin(angle) * blur) @ STRENGTH
     light = np.array([0.85, 1.0, 0.7])[hit.axis] * (1 + 0.45 * pattern)
     colours = world.colour[texture] * light[:, None]
     road_mark = (hit.surface == GROUND) & (np.abs(hit.point[:, 0]) < 0.12)
