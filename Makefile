@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DEMO := demo
-WEIGHTS := $(DEMO)/runs/demo/models/weights_11
+WEIGHTS := $(DEMO)/runs/demo/models/weights_9
 
 .PHONY: demo test test-slow lint clean
 

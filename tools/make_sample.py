@@ -185,10 +185,10 @@ def drive(rng: np.random.Generator, frames: int) -> np.ndarray:
     """Smooth camera-to-world poses [N 4 4] along the street, swaying and looking round."""
     t = np.arange(frames)
     phases = rng.uniform(0, 2 * np.pi, 4)
-    z = np.cumsum(0.75 + 0.25 * np.sin(0.11 * t + phases[0]))
+    z = np.cumsum(0.95 + 0.2 * np.sin(0.11 * t + phases[0]))
     x = 0.6 * np.sin(0.09 * t + phases[1])
     y = 0.02 * np.sin(0.5 * t + phases[3])
-    yaw = 0.08 * np.sin(0.13 * t + phases[2])
+    yaw = 0.06 * np.sin(0.13 * t + phases[2])
     poses = np.tile(np.eye(4), (frames, 1, 1))
     poses[:, 0, 0] = poses[:, 2, 2] = np.cos(yaw)
     poses[:, 0, 2], poses[:, 2, 0] = np.sin(yaw), -np.sin(yaw)

@@ -1,7 +1,7 @@
 """One picture of what a model makes of a frame: input, predicted depth, true depth, error.
 
     python tools/show_depth.py --data_path sample --eval_split sample/splits --frame 20 \\
-        --load_weights_folder runs/demo/models/weights_11 --out result.png
+        --load_weights_folder runs/demo/models/weights_9 --out result.png
 """
 
 import argparse

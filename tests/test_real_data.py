@@ -1,0 +1,152 @@
+"""Real KITTI frames, where they are at hand: recorded figures, and the scripts on them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import golden
+from golden import recipe
+from scripts import TINY, fails, run
+
+import checkpoint
+from datasets import Frame, KITTIRaw
+
+TAG = "gold-a"
+DATE = "2011_09_26"
+FIGURES = golden("evaluation")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """The recorded figures' weights, as files."""
+    folder = tmp_path_factory.mktemp("gold")
+    keys = golden("keys")
+    names = {
+        "encoder": "encoder18",
+        "depth": "depth18",
+        "pose_encoder": "pose_encoder",
+        "pose": "pose",
+    }
+    for file, name in names.items():
+        arrays = recipe.state_dict(keys[name], f"{TAG}/{name}")
+        state = {key: torch.from_numpy(np.asarray(value)) for key, value in arrays.items()}
+        if file == "encoder":
+            state |= {"height": 192, "width": 640, "use_stereo": False}
+        checkpoint.save(folder / f"{file}.pth", state)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def split(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("split")
+    lines = [f"{DATE}/{FIGURES['drive']} {i} l\n" for i in FIGURES["frames"]]
+    (folder / "test_files.txt").write_text("".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize("axis", ["velodyne_x", "camera_z"])
+@pytest.mark.parametrize("frame", FIGURES["frames"])
+def test_lidar_maps_are_the_recorded_ones(real_data, frame, axis):
+    data = KITTIRaw(
+        real_data / "kitti_raw", [Frame(f"{DATE}/{FIGURES['drive']}", frame, "l")], 0, 0, ()
+    )
+    data.depth_axis = axis
+    depth = data.ground_truth(0)
+    figures = FIGURES["velodyne"][str(frame)][axis]
+    assert list(depth.shape) == figures["shape"]
+    assert np.count_nonzero(depth) == figures["count"]
+    assert depth.sum(dtype=np.float64) == pytest.approx(figures["sum"], rel=1e-6)
+    for row, column, metres in figures["at"]:
+        assert depth[row, column] == pytest.approx(metres, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name, flags",
+    [
+        ("mono", ["--eval_mono"]),
+        ("mono_pp", ["--eval_mono", "--post_process"]),
+        ("stereo", ["--eval_stereo"]),
+        ("no_scaling", ["--eval_mono", "--disable_median_scaling"]),
+    ],
+)
+def test_metrics_are_the_recorded_ones(
+    monkeypatch, real_data, weights, split, tmp_path, name, flags
+):
+    data = real_data / "kitti_raw"
+    if not (split / "gt_depths.npz").exists():
+        run(monkeypatch, "export_gt_depth", "--data_path", data, "--split", split)
+    out = tmp_path / "result.json"
+    run(monkeypatch, "evaluate_depth", *flags, "--data_path", data, "--eval_split", split,
+        "--load_weights_folder", weights, "--json", out, "--num_workers", 0, "--no_cuda",
+        "--save_pred_disps")  # fmt: skip
+    result, figures = json.loads(out.read_text()), FIGURES["eval"][name]
+    np.testing.assert_allclose(list(result["metrics"].values()), figures["mean"], rtol=1e-4)
+    for image, expected in zip(result["per_image"], figures["per_image"], strict=True):
+        got = [image[key] for key in result["metrics"]]
+        np.testing.assert_allclose(got, expected, rtol=1e-4)
+    if figures["ratio"]:
+        ratio, spread = figures["ratio"]
+        assert result["ratio"]["median"] == pytest.approx(ratio, abs=6e-4)
+        assert result["ratio"]["spread"] == pytest.approx(spread, abs=6e-4)
+    disps = np.load(weights / f"disps_{split.name}_split.npy").astype(np.float64)
+    for disp, summary in zip(disps, figures.get("disp", []), strict=False):
+        values = [disp.mean(), disp.std(ddof=1), *(disp.flat[int(i)] for i in summary["at"])]
+        expected = [summary["mean"], summary["std"], *summary["at"].values()]
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_odometry_is_the_recorded_one(monkeypatch, real_data, weights, tmp_path):
+    out = tmp_path / "ate.json"
+    run(monkeypatch, "evaluate_pose", "--data_path", real_data / "kitti_odometry", "--eval_split",
+        "odom_6", "--load_weights_folder", weights, "--json", out, "--num_workers", 0,
+        "--no_cuda")  # fmt: skip
+    result, figures = json.loads(out.read_text())["ate"], golden("odometry")
+    for name, prefix, windows in (
+        ("strict", "strict_", "strict_windows"),
+        ("with tail windows", "ate_", "windows"),
+    ):
+        assert result[name]["mean"] == pytest.approx(figures[f"{prefix}mean"], abs=1e-4)
+        assert result[name]["std"] == pytest.approx(figures[f"{prefix}std"], abs=1e-4)
+        assert result[name]["windows"] == figures[windows]
+    assert result["strict, geometric"]["mean"] == pytest.approx(1.0231, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [[], ["--frame_ids", "0", "--use_stereo"], ["--use_stereo", "--intrinsics", "calib"]],
+    ids=["mono", "stereo", "mono+stereo"],
+)
+def test_a_real_drive_trains_and_is_scored(monkeypatch, capsys, real_data, tmp_path, flags):
+    drive = f"{DATE}/{DATE}_drive_0002_sync"
+    split = tmp_path / "split"
+    split.mkdir()
+    for part, line in (("train", "0-9 lr"), ("val", "3-6 l")):
+        (split / f"{part}_files.txt").write_text(f"{drive} {line}\n")
+    (split / "test_files.txt").write_text(
+        "".join(f"{drive} {i} l\n" for i in (0, 3, 6, 9))
+        + "".join(f"{DATE}/{DATE}_drive_0001_sync {i} l\n" for i in (2, 5, 25, 85))
+    )
+    data = ("--data_path", real_data / "kitti_raw")
+    run(monkeypatch, "train", *TINY, *data, *flags, "--split", split, "--log_dir", tmp_path,
+        "--model_name", "run", "--num_epochs", 1)  # fmt: skip
+    printed = capsys.readouterr().out
+    assert ("4 of 20 frames lack a neighbour" in printed) == (flags[:1] != ["--frame_ids"])
+    assert "val abs_rel" in printed and "saved weights_0" in printed
+    run(monkeypatch, "export_gt_depth", *data, "--split", split)
+    mode = "--eval_stereo" if "--use_stereo" in flags else "--eval_mono"
+    run(monkeypatch, "evaluate_depth", *data, mode, "--eval_split", split, "--num_workers", 0,
+        "--load_weights_folder", tmp_path / "run/models/weights_0", "--no_cuda")  # fmt: skip
+    assert "images: 8 of 8" in capsys.readouterr().out
+
+
+def test_improved_ground_truth_is_exported(monkeypatch, capsys, real_data, tmp_path):
+    (tmp_path / "split").mkdir()
+    (tmp_path / "split" / "test_files.txt").write_text(f"{DATE}/{FIGURES['drive']} 5 lr\n")
+    flags = ("--data_path", real_data / "kitti_depth_annotated", "--dataset", "kitti_depth",
+             "--split", tmp_path / "split")  # fmt: skip
+    run(monkeypatch, "export_gt_depth", *flags)
+    assert "2 depth maps (improved KITTI depth images" in capsys.readouterr().out
+    assert "--depth_axis" in fails(
+        monkeypatch, capsys, "export_gt_depth", *flags, "--depth_axis", "camera_z"
+    )

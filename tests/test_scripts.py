@@ -1,0 +1,293 @@
+"""The scripts as their users run them, on the sample street."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from scripts import TINY, fails, run
+
+import checkpoint
+import evaluate_depth
+from datasets import GroundTruth
+from metrics import Protocol
+
+EVALUATE = ("--num_workers", 0, "--no_cuda")
+
+
+@pytest.fixture(scope="module")
+def workplace(sample, tmp_path_factory):
+    """A trained model, exported ground truth, and where they are."""
+    folder = tmp_path_factory.mktemp("work")
+    splits = folder / "splits"
+    shutil.copytree(sample / "splits", splits)
+    (splits / "test_files.txt").write_text("2011_09_26/2011_09_26_drive_0003_sync 2-5 l\n")
+    with pytest.MonkeyPatch.context() as patch:
+        run(patch, "train", *TINY, "--data_path", sample, "--split", splits, "--log_dir", folder,
+            "--model_name", "run", "--num_epochs", 1, "--log_frequency", 5)  # fmt: skip
+        run(patch, "export_gt_depth", "--data_path", sample, "--split", splits)
+    return folder
+
+
+@pytest.fixture
+def weights(workplace):
+    return workplace / "run" / "models" / "weights_0"
+
+
+def test_training_leaves_weights_options_and_a_log(workplace, weights):
+    names = ["adam.pth", "depth.pth", "encoder.pth", "pose.pth", "pose_encoder.pth"]
+    assert sorted(path.name for path in weights.iterdir()) == names
+    assert json.loads((workplace / "run/models/opt.json").read_text())["height"] == 64
+    assert checkpoint.load_depth_model(weights).height == 64
+    for part, wanted in (
+        ("train", {"loss", "loss/0", "loss/3", "learning_rate", "waiting_share", "disp_0/0"}),
+        (
+            "val",
+            {"loss", "psnr", "abs_rel", "a1", "color_0/0", "color_pred_-1_2/0", "automask_3/0"},
+        ),
+    ):
+        (events,) = (workplace / "run" / part).iterdir()
+        content = events.read_bytes()
+        missing = [tag for tag in wanted if tag.encode() not in content]
+        assert not missing, missing
+
+
+def test_exported_ground_truth_is_the_projected_scans(workplace, sample):
+    gt = GroundTruth(workplace / "splits" / "gt_depths.npz")
+    assert len(gt) == 4 and gt[0].shape == (128, 416)
+    assert "forward coordinate" in gt.source and 0 < np.median(gt[0][gt[0] > 0]) < 80
+
+
+def test_evaluation_prints_the_table_and_writes_the_same(
+    monkeypatch, capsys, workplace, weights, sample
+):
+    out = workplace / "result.json"
+    common = (*EVALUATE, "--data_path", sample, "--eval_split", workplace / "splits")
+    run(monkeypatch, "evaluate_depth", *common, "--eval_mono", "--load_weights_folder", weights,
+        "--save_pred_disps", "--json", out)  # fmt: skip
+    printed = capsys.readouterr().out
+    result = json.loads(out.read_text())
+    latex = "& " + " & ".join(f"{v:.3f}" for v in result["metrics"].values()) + r" \\"
+    assert latex in printed and "KITTI Eigen" in printed and "images: 4 of 4" in printed
+    assert f"median {result['ratio']['median']:.3f}" in printed
+    mean = np.mean([[image[k] for k in result["metrics"]] for image in result["per_image"]], 0)
+    np.testing.assert_allclose(list(result["metrics"].values()), mean)
+
+    saved = weights / "disps_splits_split.npy"
+    assert np.load(saved).shape == (4, 64, 64)
+    run(monkeypatch, "evaluate_depth", "--eval_mono", "--eval_split", workplace / "splits",
+        "--ext_disp_to_eval", saved)  # fmt: skip
+    assert latex in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [["--eval_stereo"], ["--eval_mono", "--post_process"],
+    ["--eval_mono", "--disable_median_scaling", "--pred_depth_scale_factor", "5.4"]])  # fmt: skip
+def test_every_kind_of_evaluation_runs(monkeypatch, capsys, workplace, weights, sample, flags):
+    run(monkeypatch, "evaluate_depth", *EVALUATE, *flags, "--data_path", sample, "--eval_split",
+        workplace / "splits", "--load_weights_folder", weights)  # fmt: skip
+    printed = capsys.readouterr().out
+    assert ("no median scaling" in printed) == (flags != ["--eval_mono", "--post_process"])
+    assert ("depth x 5.4" in printed) == ("no median scaling" in printed)
+
+
+def test_predicting_without_evaluating_needs_no_ground_truth(
+    monkeypatch, capsys, workplace, weights, sample, tmp_path
+):
+    shutil.copy(workplace / "splits" / "test_files.txt", tmp_path)
+    run(monkeypatch, "evaluate_depth", *EVALUATE, "--eval_mono", "--no_eval", "--save_pred_disps",
+        "--eval_out_dir", tmp_path / "out", "--data_path", sample, "--eval_split", tmp_path,
+        "--load_weights_folder", weights)  # fmt: skip
+    (path,) = (tmp_path / "out").iterdir()
+    assert np.load(path).shape == (4, 64, 64) and "abs_rel" not in capsys.readouterr().out
+
+
+def test_fine_tuning_keeps_frozen_networks(
+    monkeypatch, capsys, workplace, weights, sample, tmp_path
+):
+    run(monkeypatch, "train", *TINY, "--data_path", sample, "--split", workplace / "splits",
+        "--log_dir", tmp_path, "--model_name", "tuned", "--num_epochs", 1,
+        "--load_weights_folder", weights, "--freeze", "encoder", "pose")  # fmt: skip
+    assert "continuing Adam's moments" in capsys.readouterr().out
+    tuned = tmp_path / "tuned" / "models" / "weights_0"
+    for name in ("encoder", "depth", "pose_encoder", "pose"):
+        old, new = (checkpoint.read(folder / f"{name}.pth") for folder in (weights, tuned))
+        same = all(torch.equal(old[k], new[k]) for k in old if isinstance(old[k], torch.Tensor))
+        assert same == (name in ("encoder", "pose")), name
+
+
+def test_loading_some_networks_starts_the_others_anew(
+    monkeypatch, capsys, workplace, weights, sample, tmp_path
+):
+    run(monkeypatch, "train", *TINY, "--data_path", sample, "--split", workplace / "splits",
+        "--log_dir", tmp_path, "--num_epochs", 1, "--pose_model_type", "posecnn", "--use_stereo",
+        "--load_weights_folder", weights, "--models_to_load", "encoder", "depth")  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "loaded encoder depth from" in printed and "Adam" not in printed
+
+
+def test_odometry_is_scored(monkeypatch, capsys, weights, odometry, tmp_path):
+    out = tmp_path / "ate.json"
+    run(monkeypatch, "evaluate_pose", *EVALUATE, "--data_path", odometry, "--eval_split", "odom_9",
+        "--load_weights_folder", weights, "--json", out)  # fmt: skip
+    ate = json.loads(out.read_text())["ate"]
+    assert ate["strict"]["windows"] == 2 and ate["with tail windows"]["windows"] == 5
+    assert f"{ate['strict']['mean']:.4f}" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def odometry(sample, tmp_path_factory):
+    """Six frames as odometry sequence 09."""
+    root = tmp_path_factory.mktemp("odometry")
+    images = root / "sequences" / "09" / "image_2"
+    images.mkdir(parents=True)
+    for i in range(6):
+        drive = sample / "2011_09_26/2011_09_26_drive_0001_sync/image_02/data"
+        shutil.copy(drive / f"{i:010d}.jpg", images / f"{i:06d}.jpg")
+    (root / "poses").mkdir()
+    (root / "poses" / "09.txt").write_text(
+        "".join(f"1 0 0 0 0 1 0 0 0 0 1 {i}\n" for i in range(6))
+    )
+    return root
+
+
+# What users get wrong: one line, status 2, nothing half-written
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--data_path", "nowhere"], "nowhere: no such data folder"),
+        (["--split", "nosuch"], "split 'nosuch' is neither"),
+        (["--png"], "no PNG image"),
+        (["--batch_size", "500"], "fewer than --batch_size"),
+        (["--frame_ids", "0", "-50"], "nothing remains"),
+        (["--load_weights_folder", "nowhere"], "encoder.pth: no such weights"),
+    ],
+)
+def test_training_that_cannot_start_writes_nothing(
+    monkeypatch, capsys, workplace, sample, tmp_path, flags, words
+):
+    line = fails(monkeypatch, capsys, "train", *TINY, "--data_path", sample, "--split",
+        workplace / "splits", "--log_dir", tmp_path / "log", *flags)  # fmt: skip
+    assert words in line
+    assert not (tmp_path / "log").exists()
+
+
+def test_weights_of_another_architecture_stop_the_start(
+    monkeypatch, capsys, workplace, weights, sample, tmp_path
+):
+    line = fails(monkeypatch, capsys, "train", *TINY, "--data_path", sample, "--split",
+        workplace / "splits", "--log_dir", tmp_path / "log", "--load_weights_folder", weights,
+        "--num_layers", "34")  # fmt: skip
+    assert "encoder.pth: weights of another architecture" in line
+    assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_truncated_image_stops_training_with_its_name(
+    monkeypatch, capsys, sample, tmp_path, workers
+):
+    broken = tmp_path / "data"
+    shutil.copytree(sample, broken)
+    image = broken / "2011_09_26/2011_09_26_drive_0001_sync/image_02/data/0000000005.jpg"
+    image.write_bytes(image.read_bytes()[:2000])
+    line = fails(monkeypatch, capsys, "train", *TINY, "--num_workers", workers, "--data_path",
+        broken, "--split", broken / "splits", "--log_dir", tmp_path / "log")  # fmt: skip
+    assert f"{image}: cannot be read as an image" in line
+    assert not list((tmp_path / "log").rglob("*.pth"))
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--data_path", "nowhere"], "nowhere: no such data folder"),
+        (["--split", "nosuch"], "split 'nosuch'"),
+        (["--dataset", "kitti_odom"], "kitti_odom has no ground truth"),
+        (["--dataset", "kitti_depth"], "no ground truth for 4 of 4 frames"),
+    ],
+)
+def test_exports_that_cannot_work_write_nothing(
+    monkeypatch, capsys, workplace, sample, tmp_path, flags, words
+):
+    out = tmp_path / "gt.npz"
+    line = fails(monkeypatch, capsys, "export_gt_depth", "--data_path", sample, "--split",
+        workplace / "splits", "--gt_file", out, *flags)  # fmt: skip
+    assert words in line and not out.exists()
+
+
+def test_a_missing_calibration_is_named_by_the_export(
+    monkeypatch, capsys, workplace, sample, tmp_path
+):
+    (tmp_path / "2011_09_26").mkdir()
+    drive = "2011_09_26/2011_09_26_drive_0003_sync"
+    (tmp_path / drive).symlink_to(sample / drive)
+    line = fails(monkeypatch, capsys, "export_gt_depth", "--data_path", tmp_path, "--split",
+        workplace / "splits", "--gt_file", tmp_path / "gt.npz")  # fmt: skip
+    assert "calib_cam_to_cam.txt: no such calibration file" in line
+    assert not (tmp_path / "gt.npz").exists()
+
+
+def test_evaluations_that_cannot_work_say_why(
+    monkeypatch, capsys, workplace, weights, sample, tmp_path
+):
+    splits = workplace / "splits"
+    base = (*EVALUATE, "--eval_mono", "--data_path", sample, "--eval_split", splits)
+
+    def line(*flags):
+        return fails(monkeypatch, capsys, "evaluate_depth", *base, *flags)
+
+    assert "no such weights" in line("--load_weights_folder", tmp_path)
+    assert "ResNet 18, not --num_layers 50" in line(
+        "--load_weights_folder", weights, "--num_layers", 50
+    )
+    assert "no such ground truth" in line("--load_weights_folder", weights, "--gt_file", "none.npz")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "test_files.txt").write_text("2011_09_26/2011_09_26_drive_0003_sync 3-6 l\n")
+    gt_file = splits / "gt_depths.npz"
+    assert "belongs to other frames" in line(
+        "--load_weights_folder", weights, "--eval_split", other, "--gt_file", gt_file
+    )
+    assert "no such file of disparities" in line("--ext_disp_to_eval", tmp_path / "d.npy")
+    for disps, words in (
+        (np.ones((3, 8, 8), np.float32), "only 3 predictions"),
+        (np.ones((5, 8, 8), np.float32), "more predictions"),
+        (np.ones((8, 8), np.float32), "does not hold float disparities"),
+        (np.ones((4, 8, 8), np.int64), "does not hold float disparities"),
+        (np.full((4, 8, 8), np.nan, np.float32), "non-finite"),
+        (-np.ones((4, 8, 8), np.float32), "negative"),
+    ):
+        np.save(tmp_path / "d.npy", disps)
+        assert words in line("--ext_disp_to_eval", tmp_path / "d.npy")
+    ragged = np.empty(2, object)
+    np.save(tmp_path / "d.npy", ragged, allow_pickle=True)
+    assert "cannot be read as an array" in line("--ext_disp_to_eval", tmp_path / "d.npy")
+
+
+def test_stereo_evaluation_needs_a_benchmark_with_a_stereo_scale(
+    monkeypatch, capsys, workplace, weights
+):
+    indoors = Protocol("indoors", (0.0, 10.0), (0.1, 10.0))
+    choice = evaluate_depth.benchmark("eigen", "kitti")
+    monkeypatch.setattr(
+        evaluate_depth, "benchmark", lambda split, dataset: choice._replace(protocol=indoors)
+    )
+    assert dataclasses.asdict(indoors)["stereo_scale"] is None
+    line = fails(monkeypatch, capsys, "evaluate_depth", "--eval_stereo", "--load_weights_folder",
+        weights, "--eval_split", workplace / "splits")  # fmt: skip
+    assert "indoors has no stereo scale" in line
+
+
+def test_odometry_that_cannot_be_scored_says_why(monkeypatch, capsys, weights, odometry, tmp_path):
+    def line(*flags):
+        return fails(monkeypatch, capsys, "evaluate_pose", *EVALUATE, "--load_weights_folder",
+            weights, "--data_path", odometry, "--eval_split", "odom_9", *flags)  # fmt: skip
+
+    assert "no such weights" in line("--load_weights_folder", tmp_path)
+    assert "poses/10.txt: no such poses" in line("--eval_split", "odom_10")
+    image = odometry / "sequences/09/image_2/000005.jpg"
+    image.rename(image.with_suffix(".gone"))
+    assert "6 poses, but 1 of 5 frames lack" in line()
+    image.with_suffix(".gone").rename(image)
