@@ -52,6 +52,10 @@ class Progress:
             refresh=False,
         )
 
+    def doing(self, what: str) -> None:
+        """Show what keeps the bar from moving."""
+        self._bar.set_description(what)
+
     def pause_ended(self) -> None:
         """Validation or saving is over: its time counts for neither working nor waiting."""
         self._last = time.perf_counter()

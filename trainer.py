@@ -182,6 +182,7 @@ class Trainer:
     def _validate(self) -> dict[str, float]:
         """Mean loss, PSNR of the reconstructions and, with ground truth, the seven metrics."""
         self._set_mode(train=False)
+        self.progress.doing("validating")
         losses, psnr, scores = [], [], []
         for batch in self.val_loader:
             color, prediction, terms = self._forward(batch)

@@ -63,6 +63,20 @@ def count_workers(asked: int = -1) -> int:
     return min(cores or 1, 12)
 
 
+def read_lines(path: Path, what: str, way_out: str) -> list[str]:
+    """Lines of a text file that a user gave.
+
+    Raises:
+        UserError: missing or not UTF-8, named as `what` with the way out.
+    """
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such {what}; {way_out}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: this {what} is not a text file; {way_out}") from None
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO]:
     """Open a file that appears under `path` only when the block ends well.

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from metrics import Protocol, garg_crop
-from utils import UserError
+from utils import UserError, read_lines
 
 from .mono_dataset import MonoDataset, read_image
 from .splits import Frame
@@ -122,12 +122,7 @@ def read_poses(path: Path) -> Float[np.ndarray, "N 4 4"]:
     Raises:
         UserError: missing file or a line that is no pose (named with its number).
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such poses; KITTI's odometry archive has them") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not a text file") from None
+    lines = read_lines(path, "file of poses", "KITTI's odometry archive has them")
     poses = np.tile(np.eye(4), (len(lines), 1, 1))
     for number, line in enumerate(lines, start=1):
         try:

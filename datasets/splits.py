@@ -11,7 +11,7 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from utils import UserError
+from utils import UserError, read_lines
 
 SPLITS = Path(__file__).resolve().parent.parent / "splits"
 GRAMMAR = "<folder> <frame | first-last> <l | r | lr>"
@@ -58,13 +58,8 @@ def read_split(path: Path) -> list[Frame]:
     Raises:
         UserError: the file is missing, empty, not text, or has a bad line (named with its number).
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such split file; lines read '{GRAMMAR}'") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not a text file; lines read '{GRAMMAR}'") from None
     frames = []
+    lines = read_lines(path, "split file", f"its lines read '{GRAMMAR}'")
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from utils import UserError
+from utils import UserError, read_lines
 
 DepthAxis = Literal["velodyne_x", "camera_z"]
 
@@ -17,14 +17,8 @@ def read_calibration(path: Path) -> dict[str, Float[np.ndarray, "n"]]:
     Raises:
         UserError: the file is missing or unreadable.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such calibration file; KITTI's calib archive has it") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: is not a text file; KITTI's calib archive has it") from None
     entries = {}
-    for line in lines:
+    for line in read_lines(path, "calibration file", "KITTI's calib archive has it"):
         name, _, numbers = line.partition(":")
         try:
             entries[name.strip()] = np.array(numbers.split(), np.float64)

@@ -286,7 +286,7 @@ def test_odometry_that_cannot_be_scored_says_why(monkeypatch, capsys, weights, o
             weights, "--data_path", odometry, "--eval_split", "odom_9", *flags)  # fmt: skip
 
     assert "no such weights" in line("--load_weights_folder", tmp_path)
-    assert "poses/10.txt: no such poses" in line("--eval_split", "odom_10")
+    assert "poses/10.txt: no such file of poses" in line("--eval_split", "odom_10")
     image = odometry / "sequences/09/image_2/000005.jpg"
     image.rename(image.with_suffix(".gone"))
     assert "6 poses, but 1 of 5 frames lack" in line()
