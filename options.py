@@ -336,7 +336,8 @@ def parse(cls: type[O], argv: list[str] | None = None) -> O:
         own = inspect.get_annotations(concern)
         fields = [field for field in dataclasses.fields(cls) if field.name in own]
         if fields:
-            group = parser.add_argument_group("options" if concern is cls else concern.__doc__)
+            title = "this script" if concern is cls else concern.__doc__
+            group = parser.add_argument_group(title)
             for field in fields:
                 group.add_argument(f"--{field.name}", **_argument(field, hints[field.name]))
     try:
