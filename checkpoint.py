@@ -57,7 +57,7 @@ def read(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch.load has no one error for a bad file
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path}: cannot be read as weights ({reason})") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{path}: holds no dictionary of weights")
     return content
 
@@ -100,18 +100,19 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> bool:
     """
     saved = read(path)
     current = optimizer.state_dict()
-    shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     try:
         counts = [len(group["params"]) for group in saved["param_groups"]]
-        moments = {index: state["exp_avg"].shape for index, state in saved["state"].items()}
-    except (KeyError, TypeError, AttributeError):
+        fits = counts == [len(group["params"]) for group in current["param_groups"]] and all(
+            state["exp_avg"].shape == state["exp_avg_sq"].shape == parameters[index].shape
+            and state["step"].numel() == 1
+            for index, state in saved["state"].items()
+        )
+    except (KeyError, IndexError, TypeError, AttributeError):
         return False
-    if counts != [len(group["params"]) for group in current["param_groups"]]:
-        return False
-    if any(shapes[index] != shape for index, shape in moments.items()):
-        return False
-    optimizer.load_state_dict(current | {"state": saved["state"]})
-    return True
+    if fits:
+        optimizer.load_state_dict(current | {"state": saved["state"]})
+    return fits
 
 
 def load_depth_model(folder: Path) -> DepthModel:

@@ -62,12 +62,12 @@ def predict(options: EvalDepthOptions) -> Iterator[Float[np.ndarray, "h w"]]:
 def read_disparities(path: Path) -> Iterator[Float[np.ndarray, "h w"]]:
     """Scaled disparities saved by this or another program."""
     try:
-        disps = np.load(path, allow_pickle=False, mmap_mode="r")
+        disps = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file of disparities") from None
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path}: cannot be read as an array ({error})") from None
-    if not isinstance(disps, np.ndarray) or disps.ndim != 3 or disps.dtype.kind != "f":
+    if disps.dtype.kind != "f" or disps.ndim != 3 or 0 in disps.shape:
         raise UserError(f"{path}: does not hold float disparities [N h w]")
     for i, disp in enumerate(disps):
         if not (np.isfinite(disp).all() and (disp >= 0).all()):

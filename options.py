@@ -310,7 +310,7 @@ class EvalPoseOptions(RuntimeOptions):
         self._demand_positive("batch_size")
         self._demand(self.load_weights_folder is not None, "give --load_weights_folder")
         kind, _, number = self.eval_split.partition("_")
-        good = kind == "odom" and number.isdecimal()
+        good = kind == "odom" and number.isascii() and number.isdecimal()
         self._demand(good, f"--eval_split '{self.eval_split}' is not odom_<sequence>")
 
 
@@ -343,6 +343,8 @@ def parse(cls: type[O], argv: list[str] | None = None) -> O:
     try:
         values = parser.parse_args(argv)
         return cls(**vars(values))
+    except RecursionError:
+        parser.error("a file of flags names itself")
     except UnicodeDecodeError:
         parser.error("a file of flags is not a text file")
     except ValueError as error:

@@ -106,13 +106,12 @@ class Trainer:
         self.train_loader = loader(train, shuffle=True, drop_last=True)
         self.val_loader = loader(val)
 
-        self.model = build_model(options)
+        self.model = build_model(options).to(self.device)
         self.loss = build_loss(options)
         # All parameters, in the order of the children, so that adam.pth fits whatever is frozen.
         self.optimizer = torch.optim.Adam(self.model.parameters(), options.learning_rate)
         if options.loaded:
             self._load(options.load_weights_folder)
-        self.model.to(self.device)
         for name in options.freeze:
             self.model.get_submodule(name).requires_grad_(False)
         self.scheduler = torch.optim.lr_scheduler.StepLR(

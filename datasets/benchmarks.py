@@ -6,6 +6,7 @@ from metrics import Protocol
 
 from .kitti import EIGEN, IMPROVED, KITTIDepth, KITTIOdom, KITTIRaw
 from .mono_dataset import MonoDataset
+from .splits import SPLITS, split_folder
 
 DATASETS: dict[str, type[MonoDataset]] = {
     "kitti": KITTIRaw,
@@ -26,6 +27,12 @@ BENCHMARKS = {
 
 
 def benchmark(split: str, dataset: str) -> Benchmark:
-    """The benchmark of that name; any other split is scored as its data set usually is."""
+    """The benchmark of a split in splits/; any other split is scored as its data set usually is.
+
+    Raises:
+        UserError: no such split.
+    """
+    folder = split_folder(split).resolve()
     kind = DATASETS[dataset]
-    return BENCHMARKS.get(split, Benchmark(kind, kind.protocol))
+    usual = Benchmark(kind, kind.protocol)
+    return BENCHMARKS.get(folder.name, usual) if folder.parent == SPLITS else usual

@@ -2,6 +2,7 @@
 
 import weakref
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -55,19 +56,23 @@ class GroundTruth:
             raise UserError(f"{path}: cannot be read as ground truth ({error}); {again}") from None
         if names == ["data"]:
             raise UserError(f"{path}: holds pickled objects, which are never loaded; {again}")
-        self.source = str(self._read("source"))
-        self.frames = [str(frame) for frame in self._read("frames")]
+        self.source = str(self._read("source", "U", 0))
+        self.frames = self._read("frames", "U", 1).tolist()
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __getitem__(self, i: int) -> Float[np.ndarray, "H W"]:
-        return self._read(f"depth_{i:06d}")
+        return self._read(f"depth_{i:06d}", "f", 2)
 
-    def _read(self, name: str) -> np.ndarray:
+    def _read(self, name: str, kind: str, dimensions: int) -> np.ndarray:
+        """An entry, which must be text (U) or float (f) with that many dimensions."""
         try:
-            return self._archive[name]
-        except (KeyError, OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.zlib.error):
+            entry = self._archive[name]
+        except (KeyError, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+            entry = None
+        if entry is None or (entry.dtype.kind, entry.ndim) != (kind, dimensions):
             raise UserError(
                 f"{self.path}: '{name}' is missing or damaged; make it with export_gt_depth.py"
-            ) from None
+            )
+        return entry

@@ -111,7 +111,7 @@ def sequence_name(folder: str) -> str:
     Raises:
         UserError: no number.
     """
-    if not folder.isdecimal():
+    if not (folder.isascii() and folder.isdecimal()):
         raise UserError(f"'{folder}' is no odometry sequence; write its number, as in '9 0-1590 l'")
     return f"{int(folder):02d}"
 
@@ -123,12 +123,18 @@ def read_poses(path: Path) -> Float[np.ndarray, "N 4 4"]:
         UserError: missing file or a line that is no pose (named with its number).
     """
     lines = read_lines(path, "file of poses", "KITTI's odometry archive has them")
+    while lines and not lines[-1].strip():
+        lines.pop()
     poses = np.tile(np.eye(4), (len(lines), 1, 1))
     for number, line in enumerate(lines, start=1):
         try:
             poses[number - 1, :3] = np.array(line.split(), np.float64).reshape(3, 4)
+            good = np.isfinite(poses[number - 1]).all()
+            good = good and abs(np.linalg.det(poses[number - 1, :3, :3]) - 1) < 0.1
         except ValueError:
-            raise UserError(f"{path}:{number}: not the twelve numbers of a pose") from None
+            good = False
+        if not good:
+            raise UserError(f"{path}:{number}: not the twelve numbers of a pose [R t]")
     return poses
 
 

@@ -35,7 +35,7 @@ class ResnetEncoder(nn.Module):
         name = f"resnet{num_layers}"
         self.encoder = models.get_model(name)
         if pretrained:
-            self.encoder.load_state_dict(imagenet_weights(name))
+            load_imagenet(self.encoder, name)
         if num_images > 1:
             first = self.encoder.conv1
             self.encoder.conv1 = nn.Conv2d(3 * num_images, 64, 7, stride=2, padding=3, bias=False)
@@ -62,14 +62,19 @@ class ResnetEncoder(nn.Module):
         return features
 
 
-def imagenet_weights(name: str) -> dict[str, Tensor]:
-    """State dict of torchvision's first ImageNet weights of `name`, those of the paper."""
+def load_imagenet(network: nn.Module, name: str) -> None:
+    """Load torchvision's first ImageNet weights of `name`, those of the paper.
+
+    Raises:
+        UserError: neither cached nor to be downloaded, or the cached file is damaged.
+    """
     weights = models.get_model_weights(name).IMAGENET1K_V1
     try:
-        return weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network, refused, or a damaged download
+        network.load_state_dict(weights.get_state_dict(progress=True, check_hash=True))
+    except Exception as error:  # no network, refused, damaged: no one error
         cached = Path(torch.hub.get_dir(), "checkpoints", Path(weights.url).name)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"ImageNet weights of {name} cannot be fetched ({' '.join(str(error).split())}): "
-            f"use --weights_init scratch, or put {cached.name} at {cached}"
+            f"ImageNet weights of {name} cannot be had ({reason}): "
+            f"use --weights_init scratch, or put a whole {cached.name} at {cached}"
         ) from error

@@ -127,6 +127,9 @@ def test_unreadable_weights_are_refused_and_never_executed(tmp_path, monkeypatch
     torch.save(Bomb(), path)
     with pytest.raises(UserError, match="cannot be read"):
         checkpoint.read(path)
+    torch.save({0: torch.zeros(3)}, path)
+    with pytest.raises(UserError, match="no dictionary"):
+        checkpoint.read(path)
     torch.save([1, 2], path)
     with pytest.raises(UserError, match="no dictionary"):
         checkpoint.read(path)
@@ -156,6 +159,14 @@ def test_optimizer_moments_continue_at_the_new_learning_rate(tmp_path):
     assert fresh.param_groups[0]["lr"] == 1e-5
     ours, theirs = fresh.state_dict()["state"][0], old.state_dict()["state"][0]
     assert torch.equal(ours["exp_avg"], theirs["exp_avg"])
+    for broken in (
+        {"state": {}},
+        {"state": 1, "param_groups": 1},
+        {"param_groups": [{"params": [0, 1]}], "state": {7: {}}},
+        {"param_groups": [{"params": [0, 1]}], "state": {0: {"exp_avg": torch.zeros(2, 3)}}},
+    ):
+        checkpoint.save(tmp_path / "broken.pth", broken)
+        assert not checkpoint.load_optimizer(tmp_path / "broken.pth", fresh)
     for other in (torch.nn.Linear(4, 2), torch.nn.Linear(3, 2, bias=False)):
         adam = torch.optim.Adam(other.parameters())
         assert not checkpoint.load_optimizer(tmp_path / "adam.pth", adam)

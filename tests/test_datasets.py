@@ -324,9 +324,15 @@ def test_unreadable_ground_truth_is_refused(tmp_path):
     np.savez(path, data=ragged)
     with pytest.raises(UserError, match="pickled objects"):
         GroundTruth(path)
-    np.savez(path, other=np.zeros(3))
-    with pytest.raises(UserError, match="'source' is missing"):
-        GroundTruth(path)
+    for entries, name in (
+        ({"other": np.zeros(3)}, "source"),
+        ({"source": "x", "frames": np.array(3)}, "frames"),
+        ({"source": "x", "frames": np.array(["a"]), "depth_000000": np.zeros(3)}, "depth_000000"),
+        ({"source": "x", "frames": np.array(["a"]), "depth_000000": np.eye(3, dtype=int)}, "depth"),
+    ):
+        np.savez(path, **entries)
+        with pytest.raises(UserError, match=f"'{name}.*' is missing or damaged"):
+            GroundTruth(path)[0]
     np.save(tmp_path / "array.npy", np.zeros(3))
     with pytest.raises(UserError, match="array.npy"):
         GroundTruth(tmp_path / "array.npy")
@@ -360,8 +366,12 @@ def test_poses_are_read_or_the_line_is_named(tmp_path):
     path.write_text("1 0 0 5 0 1 0 6 0 0 1 7\n" * 2)
     poses = read_poses(path)
     assert poses.shape == (2, 4, 4) and poses[1, :, 3].tolist() == [5, 6, 7, 1]
-    path.write_text("1 0 0 5 0 1 0 6 0 0 1 7\n1 2 3\n")
-    with pytest.raises(UserError, match="00.txt:2"):
-        read_poses(path)
+    good = "1 0 0 5 0 1 0 6 0 0 1 7\n"
+    path.write_text(good + "\n\n")
+    assert len(read_poses(path)) == 1
+    for bad in ("1 2 3", "nan " * 12, "0 " * 12, "1 0 0 inf 0 1 0 6 0 0 1 7", "a b", ""):
+        path.write_text(f"{good}{bad}\n{good}")
+        with pytest.raises(UserError, match="00.txt:2"):
+            read_poses(path)
     with pytest.raises(UserError, match="01.txt"):
         read_poses(tmp_path / "01.txt")

@@ -49,7 +49,9 @@ def test_unknown_depth_of_a_resnet_is_refused():
 def test_stacked_images_start_with_the_response_of_one(monkeypatch):
     single = ResnetEncoder(18).eval()
     monkeypatch.setattr(
-        networks.resnet_encoder, "imagenet_weights", lambda name: single.encoder.state_dict()
+        networks.resnet_encoder,
+        "load_imagenet",
+        lambda network, name: network.load_state_dict(single.encoder.state_dict()),
     )
     triple = ResnetEncoder(18, pretrained=True, num_images=3).eval()
     image = torch.rand(1, 3, 64, 64)
@@ -68,6 +70,19 @@ def test_without_network_the_way_out_is_named(monkeypatch, tmp_path):
         ResnetEncoder(18, pretrained=True)
     assert str(tmp_path / "checkpoints" / "resnet18-") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_cache_of_weights_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    cached = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
+    cached.parent.mkdir()
+    for content in (b"", b"garbage"):
+        cached.write_bytes(content)
+        with pytest.raises(UserError, match="--weights_init scratch"):
+            ResnetEncoder(18, pretrained=True)
+    torch.save({"other": torch.zeros(1)}, cached)
+    with pytest.raises(UserError, match="--weights_init scratch"):
+        ResnetEncoder(18, pretrained=True)
 
 
 @pytest.mark.parametrize("scales", [(0,), (0, 2), (0, 1, 2, 3)])

@@ -98,6 +98,17 @@ def test_bad_sequences_are_refused_in_one_line(capsys, split):
     assert f"'{split}'" in line
 
 
+def test_files_of_flags_that_are_broken_are_refused_in_one_line(capsys, tmp_path):
+    path = tmp_path / "flags.args"
+    for content, words in (
+        (f"@{path}".encode(), "names itself"),
+        (b"\xff\xfe\x00", "not a text file"),
+        (b'--model_name "open', "closing quotation"),
+    ):
+        path.write_bytes(content)
+        assert words in refused(capsys, TrainOptions, f"@{path}").lower()
+
+
 def test_help_shows_only_what_applies(capsys):
     for cls, there, absent in (
         (TrainOptions, "--learning_rate", "--eval_mono"),

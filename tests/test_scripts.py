@@ -258,9 +258,13 @@ def test_evaluations_that_cannot_work_say_why(
         (np.ones((4, 8, 8), np.int64), "does not hold float disparities"),
         (np.full((4, 8, 8), np.nan, np.float32), "non-finite"),
         (-np.ones((4, 8, 8), np.float32), "negative"),
+        (np.ones((4, 0, 8), np.float32), "does not hold float disparities"),
     ):
         np.save(tmp_path / "d.npy", disps)
         assert words in line("--ext_disp_to_eval", tmp_path / "d.npy")
+    for content in (b"", b"PK\x03\x04 broken", b"text"):
+        (tmp_path / "d.npy").write_bytes(content)
+        assert "cannot be read as an array" in line("--ext_disp_to_eval", tmp_path / "d.npy")
     ragged = np.empty(2, object)
     np.save(tmp_path / "d.npy", ragged, allow_pickle=True)
     assert "cannot be read as an array" in line("--ext_disp_to_eval", tmp_path / "d.npy")

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datasets import BENCHMARKS, KITTIRaw, benchmark
 from datasets.splits import SPLITS, Frame, parse_line, read_split, split_folder
 from utils import UserError
 
@@ -90,6 +91,13 @@ def test_missing_splits_name_those_that_exist():
 def test_published_splits_have_their_sizes(name, part, count):
     frames = read_split(split_folder(name) / f"{part}_files.txt")
     assert len(frames) == len(set(frames)) == count
+
+
+def test_a_benchmark_is_known_by_its_folder_however_it_is_named(tmp_path):
+    for name in ("eigen_benchmark", "eigen_benchmark/", str(SPLITS / "eigen_benchmark")):
+        assert benchmark(name, "kitti") is BENCHMARKS["eigen_benchmark"]
+    (tmp_path / "eigen_benchmark").mkdir()
+    assert benchmark(str(tmp_path / "eigen_benchmark"), "kitti").protocol is KITTIRaw.protocol
 
 
 def test_no_frame_is_trained_and_validated():
