@@ -4,6 +4,7 @@
 optimizer's state. What a network looks like is read from the keys and shapes of its file.
 """
 
+import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,9 +40,11 @@ def save_weights(folder: Path, model: Monodepth, height: int, width: int, use_st
 
 
 def save(path: Path, content: Any) -> None:
-    """torch.save that never leaves half a file."""
+    """torch.save that never leaves half a file, and lets a full disk show as such."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
     with atomic_write(path) as file:
-        torch.save(content, file)
+        file.write(buffer.getbuffer())
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -105,7 +108,7 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> bool:
         counts = [len(group["params"]) for group in saved["param_groups"]]
         fits = counts == [len(group["params"]) for group in current["param_groups"]] and all(
             state["exp_avg"].shape == state["exp_avg_sq"].shape == parameters[index].shape
-            and state["step"].numel() == 1
+            and "step" in state
             for index, state in saved["state"].items()
         )
     except (KeyError, IndexError, TypeError, AttributeError):
@@ -164,7 +167,7 @@ def input_size(path: Path, encoder: dict[str, Any]) -> tuple[int, int]:
         UserError: the file does not hold them.
     """
     size = encoder.get("height"), encoder.get("width")
-    if not all(isinstance(value, int) and value > 0 and value % 32 == 0 for value in size):
+    if not all(isinstance(value, int) and value >= 64 and value % 32 == 0 for value in size):
         raise UserError(f"{path}: does not hold the height and width of the input")
     return size
 

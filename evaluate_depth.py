@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,14 @@ from datasets import GroundTruth, benchmark, collate, read_split, split_folder
 from layers import disp_to_depth
 from metrics import DepthSummary, Protocol, flip_post_process, score_depth, summarise
 from options import EvalDepthOptions, parse, to_json
-from utils import UserError, atomic_write, count_workers, pick_device, run_script
+from utils import (
+    UserError,
+    atomic_write,
+    count_workers,
+    demand_writable,
+    pick_device,
+    run_script,
+)
 
 
 @torch.no_grad()
@@ -55,6 +63,8 @@ def predict(options: EvalDepthOptions) -> Iterator[Float[np.ndarray, "h w"]]:
             if options.post_process:
                 mirrored = scaled_disparity(images.flip(-1))[..., ::-1]
                 disps = flip_post_process(disps, mirrored)
+            if not np.isfinite(disps).all():
+                raise UserError(f"{options.load_weights_folder}: these weights predict NaN")
             bar.update(len(images))
             yield from disps
 
@@ -86,6 +96,8 @@ def score(
             break
         one = score_depth(disp, gt[count - 1], protocol, depth_scale)
         if one is not None:
+            if not 0 < one.ratio < math.inf:
+                raise UserError(f"'{gt.frames[count - 1]}': the median prediction is no depth")
             scores.append(one)
             frame = {"frame": gt.frames[count - 1], "ratio": one.ratio}
             per_image.append(frame | one.errors._asdict())
@@ -99,7 +111,7 @@ def score(
 
 def chosen_protocol(options: EvalDepthOptions) -> tuple[Protocol, float]:
     """The benchmark's rules with the asked scaling, and the factor for predicted depths."""
-    _, protocol = benchmark(options.eval_split, options.dataset)
+    protocol = benchmark(options.eval_split, options.dataset).protocol
     if protocol is None:
         raise UserError(
             f"--dataset {options.dataset} has no depth benchmark: choose --dataset kitti"
@@ -137,20 +149,25 @@ def saving(disps: Iterator[np.ndarray], path: Path) -> Iterator[np.ndarray]:
 
 def main() -> None:
     options = parse(EvalDepthOptions)
-    protocol, depth_scale = chosen_protocol(options)
     folder = split_folder(options.eval_split)
+    out = options.eval_out_dir or options.load_weights_folder
+    saved = out / f"disps_{folder.resolve().name}_split.npy" if options.save_pred_disps else None
+    for path in filter(None, (saved, options.json)):
+        demand_writable(path)
     gt = None
     if not options.no_eval:
+        protocol, depth_scale = chosen_protocol(options)
         gt = GroundTruth(options.gt_file or folder / "gt_depths.npz")
         if gt.frames != [str(frame) for frame in read_split(folder / "test_files.txt")]:
             raise UserError(f"{gt.path}: belongs to other frames than {folder}; export it again")
+        if gt.dataset != benchmark(options.eval_split, options.dataset).dataset.__name__:
+            raise UserError(f"{gt.path}: holds depth of {gt.dataset}: give its --dataset here too")
     if options.ext_disp_to_eval is not None:
         disps = read_disparities(options.ext_disp_to_eval)
     else:
         disps = predict(options)
-    if options.save_pred_disps:
-        out = options.eval_out_dir or options.load_weights_folder
-        disps = saving(disps, out / f"disps_{folder.name}_split.npy")
+    if saved is not None:
+        disps = saving(disps, saved)
     if gt is None:
         for _ in disps:
             pass
@@ -174,7 +191,7 @@ def main() -> None:
             "per_image": per_image,
         }
         with atomic_write(options.json, "w") as file:
-            json.dump(result, file, indent=2)
+            json.dump(result, file, indent=2, allow_nan=False)
         print(f"\nwritten to {options.json}", file=sys.stderr)
 
 

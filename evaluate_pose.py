@@ -12,7 +12,14 @@ from checkpoint import load_pose_model
 from datasets import Frame, KITTIOdom, collate
 from metrics import five_frame_ate
 from options import EvalPoseOptions, parse, to_json
-from utils import UserError, atomic_write, count_workers, pick_device, run_script
+from utils import (
+    UserError,
+    atomic_write,
+    count_workers,
+    demand_writable,
+    pick_device,
+    run_script,
+)
 
 VARIANTS = {
     "strict": {"strict": True, "as_published": True},
@@ -50,6 +57,8 @@ def predict(options: EvalPoseOptions, sequence: str) -> tuple[np.ndarray, np.nda
 def main() -> None:
     options = parse(EvalPoseOptions)
     sequence = options.eval_split.partition("_")[2]
+    if options.json is not None:
+        demand_writable(options.json)
     relative, poses = predict(options, sequence)
     result = {}
     print(f"\nfive-frame absolute trajectory error of sequence {sequence}, metres")

@@ -14,7 +14,7 @@ from datasets import (
     write_ground_truth,
 )
 from options import ExportOptions, parse
-from utils import UserError, run_script
+from utils import UserError, demand_writable, run_script
 
 SOURCES = {
     "velodyne_x": "LiDAR, depth = forward coordinate of the scanner",
@@ -33,6 +33,8 @@ def main() -> None:
     options = parse(ExportOptions)
     folder = split_folder(options.split)
     frames = read_split(folder / "test_files.txt")
+    path = options.gt_file or folder / "gt_depths.npz"
+    demand_writable(path)
     kind, _ = benchmark(options.split, options.dataset)
     dataset = kind(options.data_path, frames, height=0, width=0, frame_ids=())
     paths = [dataset.depth_path(frame) for frame in frames]
@@ -51,8 +53,7 @@ def main() -> None:
         source = "improved"
     else:
         dataset.depth_axis = options.depth_axis
-    path = options.gt_file or folder / "gt_depths.npz"
-    write_ground_truth(path, frames, depth_maps(dataset), SOURCES[source])
+    write_ground_truth(path, frames, depth_maps(dataset), SOURCES[source], kind.__name__)
     print(f"{len(frames)} depth maps ({SOURCES[source]}) in {path}")
 
 

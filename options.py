@@ -130,7 +130,9 @@ class LossOptions(Options):
 
     def check(self) -> None:
         good = 0 <= self.disparity_smoothness < math.inf
-        self._demand(good, f"--disparity_smoothness {self.disparity_smoothness} is negative")
+        self._demand(
+            good, f"--disparity_smoothness must be 0 or more, not {self.disparity_smoothness}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +172,7 @@ class RuntimeOptions(Options):
 class LogOptions(Options):
     """files and log"""
 
-    log_dir: Path = flag(Path.home() / "tmp", "folder of all runs")
+    log_dir: Path = flag(Path("~/tmp"), "folder of all runs")
     model_name: str = flag("mdp", "name of the run, a folder in --log_dir")
     log_frequency: int = flag(250, "steps between entries in TensorBoard")
     save_frequency: int = flag(1, "epochs between saved weights; the last are always saved")
@@ -199,6 +201,10 @@ class TrainOptions(
     """Train depth and pose networks on image sequences, stereo pairs, or both."""
 
     def check(self) -> None:
+        self._demand(
+            self.pose_model_input == "pairs" or len(self.frame_ids) != 2,
+            "--pose_model_input all needs three --frame_ids or more; two are a pair",
+        )
         self._demand(
             self.disable_automasking or not self.predictive_mask,
             "--predictive_mask replaces auto-masking: add --disable_automasking",
@@ -319,7 +325,10 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (-h lists the flags)\n")
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
-        return shlex.split(arg_line, comments=True)
+        try:
+            return shlex.split(arg_line, comments=True)
+        except ValueError as error:
+            raise ValueError(f"a file of flags has the line '{arg_line}': {error}") from None
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741
@@ -367,7 +376,12 @@ def _argument(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
     if typing.get_origin(hint) is Literal:
         choices = typing.get_args(hint)
         return {**argument, "type": type(choices[0]), "choices": choices}
-    return {**argument, "type": hint, "metavar": hint.__name__.upper()}
+    kind = _path if hint is Path else hint
+    return {**argument, "type": kind, "metavar": hint.__name__.upper()}
+
+
+def _path(text: str) -> Path:
+    return Path(text).expanduser()
 
 
 class _Tuple(argparse.Action):

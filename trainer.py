@@ -18,7 +18,7 @@ from datasets import DATASETS, MonoDataset, collate, read_split, split_folder
 from layers import disp_to_depth
 from logger import Logger, Progress
 from losses import LossTerms, SelfSupervisedLoss
-from metrics import score_depth, summarise
+from metrics import DepthScore, score_depth, summarise
 from networks import Monodepth, Prediction
 from options import TrainOptions, to_json
 from utils import UserError, atomic_write, count_workers, pick_device, seed_everything
@@ -89,6 +89,7 @@ class Trainer:
             print(f"{part}: {len(data)} samples of split {options.split}")
             if data.left_out:
                 print(f"  {data.left_out}")
+        val.try_ground_truth()
         if len(train) < options.batch_size:
             raise UserError(
                 f"the training split has {len(train)} usable samples, fewer than --batch_size "
@@ -132,12 +133,12 @@ class Trainer:
             for epoch in range(options.num_epochs):
                 start = time.perf_counter()
                 loss = self._train_epoch(epoch)
-                values = self._validate()
                 self.scheduler.step()
                 last = epoch + 1 == options.num_epochs
                 saved = last or (epoch + 1) % options.save_frequency == 0
                 if saved:
                     self._save(epoch)
+                values = self._validate()
                 self.progress.say(
                     f"epoch {epoch + 1}/{options.num_epochs}: loss {loss:.4f}, "
                     + ", ".join(f"val {name} {value:.4f}" for name, value in values.items())
@@ -156,6 +157,12 @@ class Trainer:
         for batch in self.train_loader:
             self.progress.waiting_ended()
             color, prediction, terms = self._forward(batch)
+            finite = terms.total.isfinite() & prediction.T.isfinite().all()
+            if not finite:
+                raise UserError(
+                    f"training diverged at step {self.step}: loss or motion is not finite; lower "
+                    "--learning_rate, or start from other weights"
+                )
             self.optimizer.zero_grad(set_to_none=True)
             terms.total.backward()
             self.optimizer.step()
@@ -196,7 +203,7 @@ class Trainer:
         self.logger.scalars("val", values, self.step)
         return values
 
-    def _score(self, disps: Tensor, depths: list[np.ndarray | None]) -> list:
+    def _score(self, disps: Tensor, depths: list[np.ndarray | None]) -> list[DepthScore]:
         """Scores of the samples that have ground truth with pixels that count."""
         protocol = self.val_loader.dataset.protocol
         scaled, _ = disp_to_depth(disps[:, 0], self.options.min_depth, self.options.max_depth)

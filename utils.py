@@ -33,7 +33,8 @@ def run_script(main: Callable[[], None]) -> None:
         message = str(error)
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
-        message = what + (error.strerror or " ".join(str(error).split()))
+        lines = str(error).strip().splitlines() or [type(error).__name__]  # a worker's: traceback
+        message = what + (error.strerror or lines[-1])
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
@@ -70,11 +71,24 @@ def read_lines(path: Path, what: str, way_out: str) -> list[str]:
         UserError: missing or not UTF-8, named as `what` with the way out.
     """
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         raise UserError(f"{path}: no such {what}; {way_out}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: this {what} is not a text file; {way_out}") from None
+
+
+def demand_writable(path: Path) -> None:
+    """Refuse a file that cannot be written, before hours are spent on its content.
+
+    Raises:
+        UserError: it is a folder, or its folder cannot be made or written to.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the name of a file")
+    parent = next(p for p in path.absolute().parents if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"{path}: cannot be written, {parent} is not a folder open to you")
 
 
 @contextlib.contextmanager
@@ -85,6 +99,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO]:
     end; on an error it is removed and an older `path` stays as it was.
     """
     path = Path(path)
+    demand_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

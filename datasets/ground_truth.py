@@ -15,11 +15,12 @@ from .splits import Frame
 
 
 def write_ground_truth(
-    path: Path, frames: list[Frame], maps: Iterable[np.ndarray], source: str
+    path: Path, frames: list[Frame], maps: Iterable[np.ndarray], source: str, dataset: str
 ) -> None:
     """Write depth maps [H W] in metres (sizes may differ) with the frames they belong to.
 
     Args:
+        dataset: name of the data set's class, which decides how they may be scored.
         source: one line that says where the depth comes from; evaluation prints it.
     """
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -29,6 +30,7 @@ def write_ground_truth(
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
         add("source", np.array(source))
+        add("dataset", np.array(dataset))
         add("frames", np.array([str(frame) for frame in frames]))
         for i, depth in enumerate(maps):
             add(f"depth_{i:06d}", depth.astype(np.float32))
@@ -57,6 +59,7 @@ class GroundTruth:
         if names == ["data"]:
             raise UserError(f"{path}: holds pickled objects, which are never loaded; {again}")
         self.source = str(self._read("source", "U", 0))
+        self.dataset = str(self._read("dataset", "U", 0))
         self.frames = self._read("frames", "U", 1).tolist()
 
     def __len__(self) -> int:

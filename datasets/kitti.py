@@ -49,6 +49,7 @@ class KITTIRaw(MonoDataset):
         path = self._calibration(frame) / "calib_cam_to_cam.txt"
         K = calibration_matrix(path, f"P_rect_{CAMERA[frame.side]:02d}", 3, 4)[:, :3]
         width, height = calibration_matrix(path, f"S_rect_{CAMERA[frame.side]:02d}", 2)
+        demand_camera(path, K, width, height)
         return K, (int(width), int(height))
 
     def depth_path(self, frame: Frame) -> Path | None:
@@ -97,12 +98,24 @@ class KITTIOdom(MonoDataset):
     def calibrated_K(self, frame: Frame) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
         path = self.data_path / "sequences" / sequence_name(frame.folder) / "calib.txt"
         K = calibration_matrix(path, f"P{CAMERA[frame.side]}", 3, 4)[:, :3]
-        return K, read_image(self.find_image(frame)).size
+        width, height = read_image(self.find_image(frame)).size
+        demand_camera(path, K, width, height)
+        return K, (width, height)
 
     @staticmethod
     def read_poses(data_path: Path, sequence: str) -> Float[np.ndarray, "N 4 4"]:
         """True camera-to-world poses of a sequence, one per frame."""
         return read_poses(data_path / "poses" / f"{sequence_name(sequence)}.txt")
+
+
+def demand_camera(path: Path, K: Float[np.ndarray, "3 3"], width: float, height: float) -> None:
+    """Refuse a calibration that is no camera: focal lengths and size must be positive.
+
+    Raises:
+        UserError: naming the file.
+    """
+    if not min(K[0, 0], K[1, 1], K[2, 2], width - 1, height - 1) > 0:
+        raise UserError(f"{path}: describes no camera (focal length or size not positive)")
 
 
 def sequence_name(folder: str) -> str:

@@ -133,6 +133,19 @@ class MonoDataset(Dataset):
         path = self.depth_path(self.frames[i])
         return self.read_depth(self.frames[i]) if path is not None and path.is_file() else None
 
+    def try_ground_truth(self) -> None:
+        """Read the first ground truth of each recording, so that a bad file shows at the start.
+
+        Raises:
+            UserError: as `read_depth`.
+        """
+        first = {}
+        for frame in self.frames:
+            if (frame.folder, frame.side) not in first:
+                path = self.depth_path(frame)
+                if path is not None and path.is_file():
+                    first[frame.folder, frame.side] = self.read_depth(frame)
+
     # Files ----------------------------------------------------------------------------------------
 
     def find_image(self, frame: Frame) -> Path | None:
@@ -216,10 +229,12 @@ def read_image(path: Path) -> Image.Image:
     """An image as RGB.
 
     Raises:
-        UserError: it is missing, damaged or no image.
+        UserError: it is missing, damaged, no image, or has more than 8 bits a channel.
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"mode {image.mode}, not 8 bits a channel")
             return image.convert("RGB")
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None

@@ -78,7 +78,8 @@ def split_folder(name: str) -> Path:
     Raises:
         UserError: there is none; the names that exist are listed.
     """
-    for folder in (SPLITS / name, Path(name)):
+    named = name.rstrip("/") == Path(name).name not in ("", ".", "..")
+    for folder in (SPLITS / name, Path(name)) if named else (Path(name),):
         if folder.is_dir():
             return folder
     known = ", ".join(sorted(path.name for path in SPLITS.iterdir() if path.is_dir()))

@@ -33,7 +33,7 @@ def calibration_matrix(
     """One entry of a calibration file in the given shape.
 
     Raises:
-        UserError: no such entry, or another count of numbers, or one that is not finite.
+        UserError: no such entry, another count of numbers, or one that is not finite.
     """
     entry = read_calibration(path).get(name)
     if entry is None or entry.size != np.prod(shape) or not np.isfinite(entry).all():
@@ -50,7 +50,10 @@ def read_scan(path: Path) -> Float[np.ndarray, "N 4"]:
     Raises:
         UserError: missing, or not a whole number of points.
     """
-    values = np.fromfile(path, np.float32)
+    try:
+        values = np.fromfile(path, np.float32)
+    except OSError as error:
+        raise UserError(f"{path}: cannot read this velodyne scan ({error.strerror})") from None
     if values.size == 0 or values.size % 4 or path.stat().st_size % 16:
         raise UserError(f"{path}: is no velodyne scan (rows of four float32); fetch it again")
     return values.reshape(-1, 4)

@@ -5,10 +5,14 @@ from pathlib import Path
 # The recorded figures come from a CPU without AVX-512; its kernels round differently (about 1e-5).
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
 from tools.make_sample import make_sample  # noqa: E402
+
+hypothesis.settings.register_profile("slow machine", deadline=None)
+hypothesis.settings.load_profile("slow machine")
 
 HERE = Path(__file__).parent
 REAL_DATA = Path(os.environ.get("MONODEPTH_REAL_DATA", HERE.parent.parent / "shared" / "data"))

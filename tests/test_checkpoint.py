@@ -51,6 +51,26 @@ def test_weights_read_back_as_they_were(tmp_path, options):
     assert equal(model.state_dict(), other.state_dict())
 
 
+def test_stereo_and_input_size_are_kept(tmp_path):
+    checkpoint.save_weights(tmp_path, Monodepth(stereo=True), 64, 128, use_stereo=True)
+    state = checkpoint.read(tmp_path / "encoder.pth")
+    assert (state["height"], state["width"], state["use_stereo"]) == (64, 128, True)
+
+
+def test_moments_with_plain_step_counts_fit(tmp_path):
+    """Older torch saved the step as a number."""
+    layer = torch.nn.Linear(3, 2)
+    adam = torch.optim.Adam(layer.parameters())
+    layer(torch.ones(1, 3)).sum().backward()
+    adam.step()
+    saved = adam.state_dict()
+    for state in saved["state"].values():
+        state["step"] = 1
+    checkpoint.save(tmp_path / "adam.pth", saved)
+    assert checkpoint.load_optimizer(tmp_path / "adam.pth", adam)
+    adam.step()
+
+
 def test_only_the_named_networks_are_loaded(tmp_path):
     model = saved(tmp_path)
     other = Monodepth()

@@ -9,8 +9,11 @@ import torch.nn.functional as F
 
 from layers import backproject, disp_to_depth, pose_matrix, project, warp
 from losses import (
+    C1,
+    C2,
     SelfSupervisedLoss,
     Target,
+    box_mean,
     edge_aware_smoothness,
     photometric_error,
     ssim_distance,
@@ -44,8 +47,19 @@ def test_ssim_distance_is_zero_for_equals_and_never_leaves_its_range():
     checker = torch.tensor([[0.0, 1.0], [1.0, 0.0]]).repeat(5, 5)[None, None]
     distance = ssim_distance(checker, 1 - checker)  # SSIM < 0 everywhere: the distance passes 1/2
     assert 0.9 < distance.min() and distance.max() <= 1
-    noisy = ssim_distance(x * 1e-3, x * 1e-3 + 1e-4)  # rounding may take SSIM above 1
-    assert noisy.min() >= 0
+
+
+def test_rounding_never_takes_the_ssim_distance_below_zero():
+    """Float rounding takes SSIM above 1 here and there; the clamp keeps the distance at 0."""
+    x = 0.5 + 1e-4 * torch.rand(4, 3, 32, 32)
+    y = x + 1e-7 * torch.randn(4, 3, 32, 32)
+    assert ssim_distance(x, y).min() >= 0
+    mean, var = Target.of(x).mean, Target.of(x).var
+    other = Target.of(y)
+    cov = box_mean(x * y) - mean * other.mean
+    top = (2 * mean * other.mean + C1) * (2 * cov + C2)
+    low = (mean**2 + other.mean**2 + C1) * (var + other.var + C2)
+    assert (1 - top / low).min() < 0  # so the clamp has something to do
 
 
 def test_photometric_error_weighs_ssim_and_l1():
@@ -164,6 +178,23 @@ def test_what_stands_still_is_masked_out_and_gives_no_gradient():
     T.grad = None
     SelfSupervisedLoss(automasking=False)(disps, T, (), color, K).total.backward()
     assert masked < 0.05 * T.grad.norm()
+
+
+def test_ties_with_a_still_camera_are_broken_at_random():
+    """Source equals target and nothing is predicted to move: either may win, pixel by pixel."""
+    disps, T, color, K = sample()
+    color[:, 1:] = color[:, :1]
+    still = torch.eye(4).expand_as(T)
+    mask = SelfSupervisedLoss()(disps, still, (), color, K).automask[0].float()
+    assert 0.02 < mask.mean() < 0.98
+
+
+def test_a_disparity_of_zero_has_a_finite_loss():
+    disps, T, color, K = sample()
+    empty = tuple(torch.zeros_like(disp).requires_grad_() for disp in disps)
+    terms = SelfSupervisedLoss()(empty, T, (), color, K)
+    terms.total.backward()
+    assert terms.total.isfinite() and all(disp.grad.isfinite().all() for disp in empty)
 
 
 def test_the_minimum_is_no_more_than_the_average():

@@ -53,6 +53,8 @@ def test_recipes_parse(path):
         ("--scales 3 2 1 0", "--scales"),
         ("--scales 0 4", "--scales"),
         ("--predictive_mask", "add --disable_automasking"),
+        ("--pose_model_input all --frame_ids 0 1", "--pose_model_input all"),
+        ("--disparity_smoothness nan", "--disparity_smoothness must be 0 or more"),
         ("--min_depth 5 --max_depth 2", "--min_depth"),
         ("--min_depth 0", "--min_depth"),
         ("--learning_rate nan", "--learning_rate"),
@@ -159,7 +161,8 @@ def test_every_accepted_combination_of_ablations_runs_a_step(networks):
         dict(zip(SWITCHES, s, strict=True)) for s in itertools.product((False, True), repeat=4)
     ]
     accepted_options = [o for c in choices if (o := accepted(**networks, **c)) is not None]
-    if len(networks["frame_ids"]) == 1 and not networks["use_stereo"]:
+    alone = len(networks["frame_ids"]) == 1 and not networks["use_stereo"]
+    if alone or (networks["pose_model_input"] == "all" and len(networks["frame_ids"]) == 2):
         assert not accepted_options
         return
     assert len(accepted_options) == (8 if networks["predictive_mask"] else 16)

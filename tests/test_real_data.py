@@ -1,6 +1,7 @@
 """Real KITTI frames, where they are at hand: recorded figures, and the scripts on them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +139,22 @@ def test_a_real_drive_trains_and_is_scored(monkeypatch, capsys, real_data, tmp_p
     run(monkeypatch, "evaluate_depth", *data, mode, "--eval_split", split, "--num_workers", 0,
         "--load_weights_folder", tmp_path / "run/models/weights_0", "--no_cuda")  # fmt: skip
     assert "images: 8 of 8" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_training_from_scratch_finds_motion_and_depth(monkeypatch, capsys, real_data, tmp_path):
+    """The README's check on real frames, with its limits; about six minutes on two cores."""
+    data = ("--data_path", real_data / "kitti_odometry")
+    weights = ("--load_weights_folder", tmp_path / "real_check/models/weights_47")
+    recipe_file = Path(__file__).parent.parent / "experiments/real_check.args"
+    run(monkeypatch, "train", f"@{recipe_file}", *data, "--log_dir", tmp_path)
+    out = tmp_path / "ate.json"
+    run(monkeypatch, "evaluate_pose", *data, *weights, "--eval_split", "odom_6", "--json", out)
+    assert json.loads(out.read_text())["ate"]["strict"]["mean"] <= 0.03
+    capsys.readouterr()
+    run(monkeypatch, "tools.check_against_stereo", *data, *weights)
+    words = capsys.readouterr().out.replace(",", "").split()
+    assert float(words[words.index("abs_rel") + 1]) <= 0.22
 
 
 def test_improved_ground_truth_is_exported(monkeypatch, capsys, real_data, tmp_path):

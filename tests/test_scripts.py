@@ -1,6 +1,5 @@
 """The scripts as their users run them, on the sample street."""
 
-import dataclasses
 import json
 import shutil
 
@@ -270,15 +269,50 @@ def test_evaluations_that_cannot_work_say_why(
     assert "cannot be read as an array" in line("--ext_disp_to_eval", tmp_path / "d.npy")
 
 
+def test_predictions_without_depth_and_foreign_ground_truth_are_refused(
+    monkeypatch, capsys, workplace, weights, sample, tmp_path
+):
+    splits = workplace / "splits"
+    base = (*EVALUATE, "--eval_mono", "--data_path", sample, "--eval_split", splits)
+    np.save(tmp_path / "d.npy", np.zeros((4, 8, 8), np.float32))
+    out = tmp_path / "result.json"
+    line = fails(monkeypatch, capsys, "evaluate_depth", *base, "--ext_disp_to_eval",
+        tmp_path / "d.npy", "--json", out)  # fmt: skip
+    assert "is no depth" in line and not out.exists()
+    line = fails(monkeypatch, capsys, "evaluate_depth", *base, "--load_weights_folder", weights,
+        "--dataset", "kitti_depth")  # fmt: skip
+    assert "holds depth of KITTIRaw" in line
+    line = fails(monkeypatch, capsys, "evaluate_depth", *base, "--load_weights_folder", weights,
+        "--eval_split", "eigen", "--dataset", "kitti_odom")  # fmt: skip
+    assert "'eigen' is not made of --dataset kitti_odom" in line
+
+
+@pytest.mark.parametrize(
+    "name, flag", [("evaluate_depth", "--json"), ("export_gt_depth", "--gt_file")]
+)
+def test_outputs_that_cannot_be_written_are_refused_at_the_start(
+    monkeypatch, capsys, workplace, weights, sample, tmp_path, name, flag
+):
+    splits = workplace / "splits"
+    own = {
+        "evaluate_depth": ("--eval_mono", "--eval_split", splits, "--load_weights_folder", weights),
+        "export_gt_depth": ("--split", splits),
+    }[name]
+    (tmp_path / "file").write_text("")
+    base = (name, "--data_path", sample, *own)
+    assert f"{tmp_path}: is a folder" in fails(monkeypatch, capsys, *base, flag, tmp_path)
+    line = fails(monkeypatch, capsys, *base, flag, tmp_path / "file" / "x")
+    assert f"{tmp_path / 'file'} is not a folder" in line
+
+
 def test_stereo_evaluation_needs_a_benchmark_with_a_stereo_scale(
     monkeypatch, capsys, workplace, weights
 ):
     indoors = Protocol("indoors", (0.0, 10.0), (0.1, 10.0))
-    choice = evaluate_depth.benchmark("eigen", "kitti")
+    real = evaluate_depth.benchmark
     monkeypatch.setattr(
-        evaluate_depth, "benchmark", lambda split, dataset: choice._replace(protocol=indoors)
+        evaluate_depth, "benchmark", lambda *names: real(*names)._replace(protocol=indoors)
     )
-    assert dataclasses.asdict(indoors)["stereo_scale"] is None
     line = fails(monkeypatch, capsys, "evaluate_depth", "--eval_stereo", "--load_weights_folder",
         weights, "--eval_split", workplace / "splits")  # fmt: skip
     assert "indoors has no stereo scale" in line

@@ -72,6 +72,19 @@ def test_files_without_frames_are_refused(tmp_path, content):
         read_split(path)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_folder(tmp_path):
+    path = tmp_path / "train_files.txt"
+    path.write_bytes(b"\xef\xbb\xbfdrive 3 l\r\n")
+    assert read_split(path) == [Frame("drive", 3, "l")]
+
+
+def test_a_dot_is_the_folder_one_is_in(tmp_path, monkeypatch):
+    (tmp_path / "inner").mkdir()
+    monkeypatch.chdir(tmp_path / "inner")
+    assert split_folder(".").resolve() == tmp_path / "inner"
+    assert split_folder("..").resolve() == tmp_path
+
+
 def test_missing_splits_name_those_that_exist():
     with pytest.raises(UserError, match="eigen_zhou"):
         split_folder("eigen_zuh")
