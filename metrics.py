@@ -122,7 +122,8 @@ def score_depth(
     gt = gt[mask]
     ratio = float(np.median(gt) / np.median(pred))
     if protocol.scaling == "per_image_median":
-        pred = pred * ratio
+        with np.errstate(invalid="ignore"):  # a disparity of 0 all over: NaN, and a ratio of 0
+            pred = pred * ratio
     return DepthScore(depth_errors(gt, np.clip(pred, *protocol.pred_range_m)), ratio)
 
 
