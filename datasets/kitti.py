@@ -48,9 +48,10 @@ class KITTIRaw(MonoDataset):
     def calibrated_K(self, frame: Frame) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
         path = self._calibration(frame) / "calib_cam_to_cam.txt"
         K = calibration_matrix(path, f"P_rect_{CAMERA[frame.side]:02d}", 3, 4)[:, :3]
-        width, height = calibration_matrix(path, f"S_rect_{CAMERA[frame.side]:02d}", 2)
+        size = calibration_matrix(path, f"S_rect_{CAMERA[frame.side]:02d}", 2)
+        width, height = map(int, size)
         demand_camera(path, K, width, height)
-        return K, (int(width), int(height))
+        return K, (width, height)
 
     def depth_path(self, frame: Frame) -> Path | None:
         scans = self.data_path / frame.folder / "velodyne_points" / "data"
@@ -108,7 +109,7 @@ class KITTIOdom(MonoDataset):
         return read_poses(data_path / "poses" / f"{sequence_name(sequence)}.txt")
 
 
-def demand_camera(path: Path, K: Float[np.ndarray, "3 3"], width: float, height: float) -> None:
+def demand_camera(path: Path, K: Float[np.ndarray, "3 3"], width: int, height: int) -> None:
     """Refuse a calibration that is no camera: focal lengths and size must be positive.
 
     Raises:

@@ -195,6 +195,20 @@ def test_missing_folder_and_calibration_are_named(sample, tmp_path):
         dataset(tmp_path, intrinsics="calib")
 
 
+def test_odometry_takes_the_camera_of_its_calibration_and_the_size_of_its_images(tmp_path):
+    for camera in (2, 3):
+        images = tmp_path / "sequences" / "06" / f"image_{camera}"
+        images.mkdir(parents=True)
+        Image.new("L", (310, 94)).save(images / "000000.png")
+    (tmp_path / "sequences/06/calib.txt").write_text(
+        "P2: 700 0 150 0 0 710 50 0 0 0 1 0\nP3: 700 0 150 -380 0 710 50 0 0 0 1 0\n"
+    )
+    data = KITTIOdom(tmp_path, [Frame("6", 0, "l")], 64, 96, use_stereo=True, intrinsics="calib")
+    expected = resize_K(np.array([[700.0, 0, 150], [0, 710, 50], [0, 0, 1]]), (310, 94), (96, 64))
+    np.testing.assert_allclose(data[0]["K"], expected, rtol=1e-6)
+    assert data[0]["color"].shape == (2, 3, 64, 96)
+
+
 @pytest.mark.parametrize("entry", ["P_rect_02: " + "0 " * 12, "S_rect_02: 0 0"])
 def test_a_calibration_that_is_no_camera_is_named(sample, tmp_path, entry):
     (tmp_path / DRIVE).mkdir(parents=True)
