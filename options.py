@@ -12,11 +12,13 @@ import shlex
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, Literal, TypeVar
+
+from utils import OneLineParser
 
 ROOT = Path(__file__).resolve().parent
-NETWORKS = ("encoder", "depth", "pose_encoder", "pose", "predictive_mask")
 NetworkName = Literal["encoder", "depth", "pose_encoder", "pose", "predictive_mask"]
+NETWORKS: tuple[str, ...] = typing.get_args(NetworkName)
 DatasetName = Literal["kitti", "kitti_odom", "kitti_depth"]
 
 
@@ -320,10 +322,7 @@ class EvalPoseOptions(RuntimeOptions):
         self._demand(good, f"--eval_split '{self.eval_split}' is not odom_<sequence>")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (-h lists the flags)\n")
-
+class _Parser(OneLineParser):
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         try:
             return shlex.split(arg_line, comments=True)

@@ -1,5 +1,6 @@
 """Process chores: errors a user can act on, seeding, device choice, atomic files."""
 
+import argparse
 import contextlib
 import os
 import random
@@ -7,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NoReturn
 
 import numpy as np
 import torch
@@ -23,6 +24,13 @@ class UserError(Exception):
     def __str__(self) -> str:
         lines = super().__str__().strip().splitlines() or ["unknown error"]
         return lines[-1].removeprefix(f"{__name__}.UserError: ")
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A parser that says what is wrong with the command line in one line, exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (-h lists the flags)\n")
 
 
 def run_script(main: Callable[[], None]) -> None:

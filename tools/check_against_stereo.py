@@ -8,7 +8,6 @@ between 1 and 80 m, below a given row.
         --load_weights_folder runs/real_check/models/weights_47
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from checkpoint import load_depth_model  # noqa: E402
 from datasets import Frame, KITTIOdom, read_image  # noqa: E402
 from layers import disp_to_depth  # noqa: E402
 from metrics import Protocol, score_depth, summarise  # noqa: E402
-from utils import run_script  # noqa: E402
+from utils import OneLineParser, run_script  # noqa: E402
 
 BASELINE_M = 0.54
 
@@ -49,7 +48,7 @@ def stereo_depth(left: np.ndarray, right: np.ndarray, focal: float) -> np.ndarra
 
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = OneLineParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_path", type=Path, required=True)
     parser.add_argument("--sequence", default="06")
     parser.add_argument("--load_weights_folder", type=Path, required=True)

@@ -7,7 +7,6 @@ LiDAR. It needs no download, and data set, export, training and evaluation take 
     python train.py --data_path sample --split sample/splits --intrinsics calib ...
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from utils import UserError, atomic_write, run_script  # noqa: E402
+from utils import OneLineParser, UserError, atomic_write, run_script  # noqa: E402
 
 DATE = "2011_09_26"
 BASELINE_M = 0.54
@@ -254,7 +253,7 @@ def make_sample(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = OneLineParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--drives", type=int, default=4, help="the last one is the test split's")
     parser.add_argument("--frames", type=int, default=40, help="of each drive, 8 or more")

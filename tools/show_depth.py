@@ -4,7 +4,6 @@
         --load_weights_folder runs/demo/models/weights_9 --out result.png
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -21,12 +20,12 @@ from checkpoint import load_depth_model  # noqa: E402
 from datasets import benchmark, read_image, read_split, split_folder  # noqa: E402
 from layers import disp_to_depth  # noqa: E402
 from metrics import resized_depth, score_depth  # noqa: E402
-from utils import UserError, atomic_write, run_script  # noqa: E402
+from utils import OneLineParser, UserError, atomic_write, run_script  # noqa: E402
 
 
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = OneLineParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data_path", type=Path, required=True)
     parser.add_argument("--dataset", default="kitti", choices=("kitti", "kitti_depth"))
     parser.add_argument("--eval_split", default="eigen")
