@@ -1,9 +1,10 @@
 import errno
 import os
+import time
 
 import pytest
 
-from utils import UserError, atomic_write, run_script
+from utils import UserError, atomic_write, in_parallel, run_script
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path):
@@ -57,3 +58,23 @@ def test_an_error_from_a_worker_is_its_last_line():
         "Caught UserError in worker 0.\nOriginal Traceback:\n  File\nutils.UserError: a.png: broken"
     )
     assert str(UserError(text)) == "a.png: broken"
+
+
+def test_parallel_results_keep_their_order_and_an_error_drops_what_waits():
+    def slow_first(i):
+        time.sleep(0.05 * (i == 0))
+        return 2 * i
+
+    assert in_parallel(slow_first, range(20), 4, "item") == list(range(0, 40, 2))
+    assert in_parallel(slow_first, [], 4, "item") == []
+    done = []
+
+    def fail_at_three(i):
+        if i == 3:
+            raise UserError("three")
+        time.sleep(0.01)
+        done.append(i)
+
+    with pytest.raises(UserError, match="three"):
+        in_parallel(fail_at_three, range(1000), 2, "item")
+    assert len(done) < 100
