@@ -5,6 +5,7 @@ optimizer's state. What a network looks like is read from the keys and shapes of
 """
 
 import io
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,6 +64,16 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise UserError(f"{path}: holds no dictionary of weights")
     return content
+
+
+def training_split(folder: Path) -> str | None:
+    """Name of the split that the weights in a run's folder were trained on, where it is known."""
+    try:
+        options = json.loads((folder.resolve().parent / "opt.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    split = options.get("split") if isinstance(options, dict) else None
+    return split if isinstance(split, str) else None
 
 
 def load_network(network: nn.Module, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How predictions are scored: depth against ground truth, camera motion against true poses.
+"""How predicted depth is scored against ground truth (camera motion: trajectory.py).
 
 Everything is NumPy: one implementation serves evaluation, and validation inside training.
 """
@@ -13,7 +13,12 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 Crop = Callable[[int, int], tuple[slice, slice]]
-Scaling = Literal["per_image_median", "none"]
+Scaling = Literal["per_image_median", "global_median", "none"]
+SCALINGS: dict[Scaling, str] = {
+    "per_image_median": "per-image median scaling",
+    "global_median": "one factor for all images",
+    "none": "no median scaling",
+}
 
 
 class DepthErrors(NamedTuple):
@@ -26,6 +31,15 @@ class DepthErrors(NamedTuple):
     a1: float
     a2: float
     a3: float
+
+
+class ServerErrors(NamedTuple):
+    """The metrics of KITTI's depth-prediction server (Uhrig et al. 2017), in its units."""
+
+    silog: float  # 100 log(m)
+    sq_error_rel: float  # percent
+    abs_error_rel: float  # percent
+    irmse: float  # 1/km
 
 
 def full_frame(height: int, width: int) -> tuple[slice, slice]:
@@ -48,8 +62,10 @@ class Protocol:
     gt_range_m:   ground truth strictly within this range counts.
     pred_range_m: predictions are clipped to it, after scaling.
     crop:         (height, width) -> rows and columns that count.
-    scaling:      `per_image_median` multiplies by median(gt) / median(prediction) of each image.
+    scaling:      `per_image_median` multiplies by median(gt) / median(prediction) of each image,
+                  `global_median` by the median of these ratios, the same for all images.
     stereo_scale: metres per unit of a network trained on stereo; None where there is none.
+    server_metrics: also score as KITTI's depth-prediction server does.
     """
 
     name: str
@@ -58,6 +74,7 @@ class Protocol:
     crop: Crop = full_frame
     scaling: Scaling = "per_image_median"
     stereo_scale: float | None = None
+    server_metrics: bool = False
 
     def mask(self, gt: Float[ndarray, "H W"]) -> Bool[ndarray, "H W"]:
         """The pixels of a ground-truth map that count."""
@@ -70,8 +87,7 @@ class Protocol:
         return (
             f"{self.name}: ground truth {self.gt_range_m[0]:g}-{self.gt_range_m[1]:g} m, "
             f"{self.crop.__name__.replace('_', ' ')}, predictions clipped to "
-            f"{self.pred_range_m[0]:g}-{self.pred_range_m[1]:g} m after "
-            + ("per-image median scaling" if self.scaling != "none" else "no median scaling")
+            f"{self.pred_range_m[0]:g}-{self.pred_range_m[1]:g} m after {SCALINGS[self.scaling]}"
         )
 
 
@@ -80,6 +96,7 @@ class DepthScore(NamedTuple):
 
     errors: DepthErrors
     ratio: float
+    server: ServerErrors | None = None
 
 
 def depth_errors(gt: Float[ndarray, "*N"], pred: Float[ndarray, "*N"]) -> DepthErrors:
@@ -98,6 +115,21 @@ def depth_errors(gt: Float[ndarray, "*N"], pred: Float[ndarray, "*N"]) -> DepthE
     )
 
 
+def server_errors(gt: Float[ndarray, "*N"], pred: Float[ndarray, "*N"]) -> ServerErrors:
+    """KITTI's server metrics of positive depths in metres, over all elements.
+
+    SILog is the root of the variance of the log difference (Eigen et al. 2014), and both relative
+    errors divide by the true depth, the squared one by its square.
+    """
+    gt, pred = gt.astype(np.float64), pred.astype(np.float64)
+    return ServerErrors(
+        silog=float(100 * np.std(np.log(pred) - np.log(gt))),
+        sq_error_rel=float(100 * np.mean(((pred - gt) / gt) ** 2)),
+        abs_error_rel=float(100 * np.mean(np.abs(pred - gt) / gt)),
+        irmse=float(1000 * np.sqrt(np.mean((1 / pred - 1 / gt) ** 2))),
+    )
+
+
 def resized_depth(disp: Float[ndarray, "h w"], size: tuple[int, int]) -> Float[ndarray, "H W"]:
     """Depth of a scaled disparity at (height, width); the disparity is resized, bilinearly."""
     with np.errstate(divide="ignore"):  # infinitely far, until the range is clipped
@@ -112,8 +144,8 @@ def score_depth(
 ) -> DepthScore | None:
     """Score a scaled disparity (1 / depth) of any size against a map in metres, 0 = missing.
 
-    Predicted depth times `depth_scale` is scaled by the median, then clipped. None if no pixel
-    counts.
+    Predicted depth times `depth_scale` is scaled by the image's median where the protocol says so,
+    then clipped. None if no pixel counts.
     """
     mask = protocol.mask(gt)
     if not mask.any():
@@ -124,7 +156,9 @@ def score_depth(
     if protocol.scaling == "per_image_median":
         with np.errstate(invalid="ignore"):  # a disparity of 0 all over: NaN, and a ratio of 0
             pred = pred * ratio
-    return DepthScore(depth_errors(gt, np.clip(pred, *protocol.pred_range_m)), ratio)
+    pred = np.clip(pred, *protocol.pred_range_m)
+    server = server_errors(gt, pred) if protocol.server_metrics else None
+    return DepthScore(depth_errors(gt, pred), ratio, server)
 
 
 class DepthSummary(NamedTuple):
@@ -134,6 +168,7 @@ class DepthSummary(NamedTuple):
     ratio: float
     ratio_spread: float
     images: int
+    server: ServerErrors | None = None
 
 
 def summarise(scores: list[DepthScore]) -> DepthSummary:
@@ -141,9 +176,11 @@ def summarise(scores: list[DepthScore]) -> DepthSummary:
     mean = np.mean([score.errors for score in scores], axis=0)
     ratios = np.array([score.ratio for score in scores])
     middle = float(np.median(ratios))
-    return DepthSummary(
-        DepthErrors(*map(float, mean)), middle, float(np.std(ratios / middle)), len(scores)
-    )
+    spread = float(np.std(ratios / middle))
+    server = None
+    if scores[0].server is not None:
+        server = ServerErrors(*map(float, np.mean([score.server for score in scores], axis=0)))
+    return DepthSummary(DepthErrors(*map(float, mean)), middle, spread, len(scores), server)
 
 
 def flip_post_process(
@@ -158,62 +195,3 @@ def flip_post_process(
     right = left[::-1]
     mean = 0.5 * (disp + disp_of_flipped)
     return (right * disp + left * disp_of_flipped + (1 - left - right) * mean).astype(disp.dtype)
-
-
-class TrajectoryError(NamedTuple):
-    """Absolute trajectory error in metres, over overlapping windows."""
-
-    mean: float
-    std: float
-    windows: int
-
-
-def five_frame_ate(
-    relative: Float[ndarray, "N 4 4"],
-    poses: Float[ndarray, "M 4 4"],
-    strict: bool = True,
-    as_published: bool = True,
-    length: int = 5,
-) -> TrajectoryError:
-    """Scale-aligned absolute trajectory error of short windows (Zhou et al. 2017; paper table 6).
-
-    Args:
-        relative: predicted transform of points of camera i into camera i+1, M-1 of them.
-        poses: true camera-to-world poses.
-        strict: only windows of `length` frames; else also the shorter ones at the end, which the
-            published numbers include.
-        as_published: chain the transforms uninverted, as published numbers do. The geometric
-            trajectory chains their inverses.
-
-    Raises:
-        ValueError: the counts do not fit, or there are fewer than `length` poses.
-    """
-    if len(relative) != len(poses) - 1 or len(poses) < length:
-        raise ValueError(f"{len(relative)} relative and {len(poses)} absolute poses")
-    true_relative = np.linalg.inv(poses[1:]) @ poses[:-1]
-    if not as_published:
-        relative, true_relative = np.linalg.inv(relative), np.linalg.inv(true_relative)
-    last = len(poses) - length + 1 if strict else len(relative)
-    errors = []
-    for start in range(last):
-        window = slice(start, start + length - 1)
-        pair = _positions(relative[window]), _positions(true_relative[window])
-        errors.append(_aligned_error(*pair))
-    return TrajectoryError(float(np.mean(errors)), float(np.std(errors)), len(errors))
-
-
-def _positions(transforms: Float[ndarray, "n 4 4"]) -> Float[ndarray, "m 3"]:
-    """Camera positions along a chain that starts at the origin."""
-    pose = np.eye(4)
-    positions = [pose[:3, 3]]
-    for transform in transforms:
-        pose = pose @ transform
-        positions.append(pose[:3, 3])
-    return np.array(positions)
-
-
-def _aligned_error(pred: Float[ndarray, "m 3"], gt: Float[ndarray, "m 3"]) -> float:
-    """Error after the best scale: root of the summed squares, divided by the number of frames."""
-    energy = np.sum(pred**2)
-    scale = np.sum(gt * pred) / energy if energy > 0 else 1.0
-    return float(np.sqrt(np.sum((scale * pred - gt) ** 2)) / len(gt))

@@ -9,12 +9,15 @@ setup(
     packages=["networks", "datasets"],
     py_modules=[
         "checkpoint",
+        "inference",
         "layers",
         "logger",
         "losses",
         "metrics",
         "options",
+        "released",
         "trainer",
+        "trajectory",
         "utils",
     ],
     install_requires=[
@@ -23,11 +26,14 @@ setup(
         "numpy>=1.26",
         "pillow>=10",
         "scikit-image>=0.22",
+        "scipy>=1.11",
         "opencv-python-headless>=4.9",
         "tensorboardX>=2.6",
         "matplotlib>=3.8",
         "tqdm>=4.66",
         "jaxtyping>=0.2.34",
     ],
-    extras_require={"test": ["pytest>=8", "hypothesis>=6.100", "beartype>=0.18", "ruff>=0.5"]},
+    extras_require={
+        "test": ["pytest>=8", "hypothesis>=6.100", "beartype>=0.18", "ruff>=0.5", "evo>=1.28"]
+    },
 )

@@ -1,8 +1,9 @@
 from .benchmarks import BENCHMARKS, DATASETS, Benchmark, benchmark
-from .ground_truth import GroundTruth, write_ground_truth
+from .ground_truth import GroundTruth, export_ground_truth, write_ground_truth
 from .kitti import KITTIDepth, KITTIOdom, KITTIRaw
+from .kitti_benchmark import KITTIBenchmark, write_submission
 from .mono_dataset import MonoDataset, collate, read_image
-from .splits import Frame, read_split, split_folder
+from .splits import SPLITS, Frame, read_split, recordings, split_folder
 
 __all__ = [
     "BENCHMARKS",
@@ -10,14 +11,19 @@ __all__ = [
     "Benchmark",
     "Frame",
     "GroundTruth",
+    "KITTIBenchmark",
     "KITTIDepth",
     "KITTIOdom",
     "KITTIRaw",
     "MonoDataset",
+    "SPLITS",
     "benchmark",
     "collate",
+    "export_ground_truth",
     "read_image",
     "read_split",
+    "recordings",
     "split_folder",
     "write_ground_truth",
+    "write_submission",
 ]

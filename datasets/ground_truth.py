@@ -1,15 +1,17 @@
 """Exported ground truth: an .npz of plain arrays, one per frame, written and read one at a time."""
 
+import json
+import shutil
 import weakref
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 
-from utils import UserError, atomic_write
+from utils import UserError, atomic_write, in_parallel
 
 from .splits import Frame
 
@@ -23,17 +25,79 @@ def write_ground_truth(
         dataset: name of the data set's class, which decides how they may be scored.
         source: one line that says where the depth comes from; evaluation prints it.
     """
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    names = np.array([str(frame) for frame in frames])
+    head = {"source": np.array(source), "dataset": np.array(dataset), "frames": names}
+    _write_arrays(path, head, (depth.astype(np.float32) for depth in maps))
+
+
+def export_ground_truth(
+    path: Path,
+    frames: list[Frame],
+    depth_map: Callable[[int], np.ndarray],
+    source: str,
+    dataset: str,
+    workers: int,
+    overwrite: bool = False,
+) -> int:
+    """Write `depth_map(i)` of every frame, computed in parallel, so that it can be continued.
+
+    Finished maps wait in the folder `<path>.parts` until all are there. Returns how many were
+    found there, finished by an earlier run.
+
+    Args:
+        source, dataset: as `write_ground_truth`.
+        workers: threads; -1 for one per core.
+        overwrite: throw away parts of another export.
+
+    Raises:
+        UserError: the parts that lie there are of another export.
+    """
+    folder = path.with_name(f"{path.name}.parts")
+    about = folder / "export.json"
+    content = {"source": source, "dataset": dataset, "frames": [str(frame) for frame in frames]}
+    same = about.is_file() and about.read_text(encoding="utf-8") == json.dumps(content)
+    if folder.exists() and not same:
+        if not overwrite:
+            raise UserError(f"{folder}: left by another export; continue that, or add --overwrite")
+        shutil.rmtree(folder)
+    if not same:
+        with atomic_write(about, "w") as file:
+            json.dump(content, file)
+    parts = [folder / f"{i:06d}.npz" for i in range(len(frames))]
+    missing = [i for i, part in enumerate(parts) if not part.is_file()]
+
+    def finish(i: int) -> None:
+        _write_arrays(parts[i], {}, [depth_map(i).astype(np.float32)])
+
+    in_parallel(finish, missing, workers, "frame")
+    write_ground_truth(path, frames, map(_read_part, parts), source, dataset)
+    shutil.rmtree(folder)
+    return len(frames) - len(missing)
+
+
+def _write_arrays(path: Path, head: Mapping[str, np.ndarray], maps: Iterable[np.ndarray]) -> None:
+    """An .npz of the named arrays and numbered depth maps, which may be more than memory holds."""
+    with (
+        atomic_write(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
 
         def add(name: str, array: np.ndarray) -> None:
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, array, allow_pickle=False)
 
-        add("source", np.array(source))
-        add("dataset", np.array(dataset))
-        add("frames", np.array([str(frame) for frame in frames]))
+        for name, array in head.items():
+            add(name, array)
         for i, depth in enumerate(maps):
-            add(f"depth_{i:06d}", depth.astype(np.float32))
+            add(f"depth_{i:06d}", depth)
+
+
+def _read_part(path: Path) -> Float[np.ndarray, "H W"]:
+    try:
+        with open(path, "rb") as file:
+            return np.load(file, allow_pickle=False)["depth_000000"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: is damaged ({error}); remove it and run again") from None
 
 
 class GroundTruth:
@@ -57,7 +121,10 @@ class GroundTruth:
         except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
             raise UserError(f"{path}: cannot be read as ground truth ({error}); {again}") from None
         if names == ["data"]:
-            raise UserError(f"{path}: holds pickled objects, which are never loaded; {again}")
+            raise UserError(
+                f"{path}: an older export of pickled objects, which are never loaded; {again} "
+                "--overwrite"
+            )
         self.source = str(self._read("source", "U", 0))
         self.dataset = str(self._read("dataset", "U", 0))
         self.frames = self._read("frames", "U", 1).tolist()

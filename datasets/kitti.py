@@ -22,6 +22,20 @@ from .velodyne import (
 CAMERA = {"l": 2, "r": 3}
 METRES_PER_UNIT = 1 / 256  # of the 16-bit depth images
 STEREO_SCALE = 5.4  # the rig's 0.54 m over the nominal baseline of 0.1
+# The raw recordings that the odometry sequences with poses are made of (its development kit).
+ODOMETRY_DRIVES = {
+    "00": "2011_10_03_drive_0027_sync",
+    "01": "2011_10_03_drive_0042_sync",
+    "02": "2011_10_03_drive_0034_sync",
+    "03": "2011_09_26_drive_0067_sync",
+    "04": "2011_09_30_drive_0016_sync",
+    "05": "2011_09_30_drive_0018_sync",
+    "06": "2011_09_30_drive_0020_sync",
+    "07": "2011_09_30_drive_0027_sync",
+    "08": "2011_09_30_drive_0028_sync",
+    "09": "2011_09_30_drive_0033_sync",
+    "10": "2011_09_30_drive_0034_sync",
+}
 
 EIGEN = Protocol(
     "KITTI Eigen (LiDAR)", (1e-3, 80.0), (1e-3, 80.0), garg_crop, stereo_scale=STEREO_SCALE
@@ -63,6 +77,12 @@ class KITTIRaw(MonoDataset):
         P = velodyne_to_image(self._calibration(frame), CAMERA[frame.side])
         return project_scan(scan, P, height, width, self.depth_axis)
 
+    def depth_source(self) -> str:
+        return {
+            "velodyne_x": "LiDAR, depth = forward coordinate of the scanner",
+            "camera_z": "LiDAR, depth = z of the camera",
+        }[self.depth_axis]
+
     def _calibration(self, frame: Frame) -> Path:
         return (self.data_path / frame.folder).parent
 
@@ -85,6 +105,9 @@ class KITTIDepth(KITTIRaw):
 
     def read_depth(self, frame: Frame) -> Float[np.ndarray, "H W"]:
         return read_depth_png(self.depth_path(frame))
+
+    def depth_source(self) -> str:
+        return "improved KITTI depth images (accumulated LiDAR)"
 
 
 class KITTIOdom(MonoDataset):

@@ -46,6 +46,7 @@ class MonoDataset(Dataset):
     nominal_K: tuple[float, float, float, float]  # fx, cx by width; fy, cy by height
     protocol: Protocol | None = None  # how its depth is scored; None without ground truth
     baseline = 0.1  # of the nominal stereo rig, in the network's units
+    one_camera_per_recording = True  # all frames of a folder and side share theirs
 
     def __init__(
         self,
@@ -70,12 +71,12 @@ class MonoDataset(Dataset):
         self.with_depth = with_depth
         self.jitter = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1)
         self._listings: dict[Path, frozenset[str]] = {}
-        self._cameras: dict[tuple[str, str], Tensor] = {}
+        self._cameras: dict[Frame, Tensor] = {}
         if not self.data_path.is_dir():
             raise UserError(f"{data_path}: no such data folder; give the right one by --data_path")
         self.frames, self.left_out = self._complete(frames)
-        for frame in {(f.folder, f.side): f for f in self.frames}.values():
-            self._cameras[frame.folder, frame.side] = self._camera(frame)
+        for frame in {self._recording(f): f for f in self.frames}.values():
+            self._cameras[self._recording(frame)] = self._camera(frame)
         self._listings.clear()  # workers find files anew, and one that vanished is missed by name
 
     # What a data set is ---------------------------------------------------------------------------
@@ -96,6 +97,10 @@ class MonoDataset(Dataset):
         """Ground truth of a frame in metres, 0 = missing, from the existing `depth_path`."""
         raise NotImplementedError
 
+    def depth_source(self) -> str:
+        """One line that says where the ground truth comes from."""
+        raise NotImplementedError
+
     # Samples --------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
@@ -113,7 +118,7 @@ class MonoDataset(Dataset):
         if self.use_stereo:
             images.append(self._image(frame._replace(side=OTHER_SIDE[frame.side])))
         color = torch.stack(images)
-        K = self._cameras[frame.folder, frame.side].clone()
+        K = self._cameras[self._recording(frame)].clone()
         flip = self.augment and bool(torch.rand(()) < 0.5)
         if flip:
             color = color.flip(-1)
@@ -203,6 +208,10 @@ class MonoDataset(Dataset):
     def resize(self, image: Image.Image) -> Image.Image:
         """To the network's input size, by the antialiasing filter published results used."""
         return image.resize((self.width, self.height), Image.Resampling.LANCZOS)
+
+    def _recording(self, frame: Frame) -> Frame:
+        """The key under which a frame's camera is kept."""
+        return frame._replace(index=0) if self.one_camera_per_recording else frame
 
     def _camera(self, frame: Frame) -> Float[Tensor, "3 3"]:
         """Intrinsics in pixels at the network's input size."""

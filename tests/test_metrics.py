@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datasets.kitti import EIGEN, IMPROVED
 from metrics import (
     Protocol,
     depth_errors,
-    five_frame_ate,
     flip_post_process,
     garg_crop,
     score_depth,
@@ -86,6 +86,17 @@ def test_only_masked_pixels_count():
     assert score_depth(1 / gt, np.zeros_like(gt), rules) is None
 
 
+def test_eigen_counts_the_crop_and_improved_ground_truth_counts_everywhere():
+    gt = np.full((375, 1242), 30, np.float32)
+    gt[200, 600] = 85  # beyond the range of the one, inside that of the other
+    eigen, improved = EIGEN.mask(gt), IMPROVED.mask(gt)
+    rows, columns = np.flatnonzero(eigen.any(1)), np.flatnonzero(eigen.any(0))
+    assert (rows[0], rows[-1], columns[0], columns[-1]) == (153, 370, 44, 1196)
+    assert not eigen[200, 600] and improved.all()
+    assert EIGEN.pred_range_m == IMPROVED.pred_range_m == (1e-3, 80.0)
+    assert EIGEN.stereo_scale == IMPROVED.stereo_scale == pytest.approx(0.54 / 0.1)
+
+
 def test_spread_is_relative_to_the_median_ratio():
     gt = some_depth()
     scores = [score_depth((s / gt).astype(np.float32), gt, RULES) for s in (1, 2, 3)]
@@ -104,71 +115,3 @@ def test_post_processing_takes_each_border_from_the_view_that_sees_it():
     assert flip_post_process(straight, straight).max() == 0
     both = flip_post_process(straight, mirrored) + flip_post_process(mirrored, straight)
     np.testing.assert_allclose(both, 1, atol=1e-6)
-
-
-def trajectory(frames, seed=0):
-    """Random smooth camera-to-world poses and the exact relative transforms."""
-    rng = np.random.default_rng(seed)
-    poses = [np.eye(4)]
-    for _ in range(frames - 1):
-        step = np.eye(4)
-        angle = rng.normal(0, 0.05)
-        step[:3, :3] = cv2.Rodrigues(np.array([0, angle, 0.01]))[0]
-        step[:3, 3] = rng.normal([0, 0, 1], 0.05)
-        poses.append(poses[-1] @ step)
-    poses = np.array(poses)
-    return np.linalg.inv(poses[1:]) @ poses[:-1], poses
-
-
-@pytest.mark.parametrize("as_published", [True, False])
-@pytest.mark.parametrize("scale", [1.0, 0.1])
-def test_true_motion_has_no_trajectory_error_at_any_scale(as_published, scale):
-    relative, poses = trajectory(12)
-    relative[:, :3, 3] *= scale
-    error = five_frame_ate(relative, poses, as_published=as_published)
-    assert error.mean == pytest.approx(0, abs=1e-9)
-    assert error.windows == 8
-
-
-def test_tail_windows_are_counted_only_when_asked_for():
-    relative, poses = trajectory(12)
-    assert five_frame_ate(relative, poses, strict=False).windows == 11
-    with pytest.raises(ValueError):
-        five_frame_ate(relative[:-1], poses)
-
-
-def test_trajectory_error_by_hand():
-    """Steps of 1 m ahead, predicted as sideways: no scale helps, the prediction vanishes."""
-    poses = np.tile(np.eye(4), (5, 1, 1))
-    poses[:, 2, 3] = np.arange(5)
-    wrong = np.tile(np.eye(4), (4, 1, 1))
-    wrong[:, 0, 3] = 1
-    error = five_frame_ate(wrong, poses)
-    assert error.mean == pytest.approx(math.sqrt(1 + 4 + 9 + 16) / 5)
-
-
-def test_the_published_chain_is_not_the_geometric_one():
-    """Predictions with a constant turn too much, chained by hand in both ways."""
-    relative, poses = trajectory(8)
-    turn = np.eye(4)
-    turn[:3, :3] = cv2.Rodrigues(np.array([0, 0.3, 0]))[0]
-    relative = relative @ turn
-    errors = {}
-    for published in (True, False):
-        errors[published] = five_frame_ate(relative, poses, as_published=published).mean
-        own, true = relative, np.linalg.inv(poses[1:]) @ poses[:-1]
-        if not published:
-            own, true = np.linalg.inv(own), np.linalg.inv(true)
-        by_hand = []
-        for start in range(len(poses) - 4):
-            a = b = np.eye(4)
-            xs, ys = [a[:3, 3]], [b[:3, 3]]
-            for k in range(4):
-                a, b = a @ own[start + k], b @ true[start + k]
-                xs.append(a[:3, 3])
-                ys.append(b[:3, 3])
-            xs, ys = np.array(xs), np.array(ys)
-            scale = (xs * ys).sum() / (xs * xs).sum()
-            by_hand.append(np.linalg.norm(scale * xs - ys) / 5)
-        assert errors[published] == pytest.approx(np.mean(by_hand))
-    assert abs(errors[True] - errors[False]) > 1e-3

@@ -1,9 +1,13 @@
+from pathlib import PurePosixPath
+
 import pytest
+from conftest import golden
 from hypothesis import given
 from hypothesis import strategies as st
+from scripts import fails, run
 
 from datasets import BENCHMARKS, KITTIRaw, benchmark
-from datasets.splits import SPLITS, Frame, parse_line, read_split, split_folder
+from datasets.splits import SPLITS, Frame, parse_line, read_split, recordings, split_folder
 from utils import UserError
 
 folders = st.text("abcdefghijklmnopqrstuvwxyz0123456789_/-.", min_size=1, max_size=30).filter(
@@ -92,18 +96,106 @@ def test_missing_splits_name_those_that_exist():
         read_split(SPLITS / "eigen" / "train_files.txt")
 
 
-@pytest.mark.parametrize(
-    "name, part, count",
-    [
-        ("eigen_zhou", "train", 39810),
-        ("eigen_zhou", "val", 4424),
-        ("eigen", "test", 697),
-        ("eigen_benchmark", "test", 652),
-    ],
-)
-def test_published_splits_have_their_sizes(name, part, count):
-    frames = read_split(split_folder(name) / f"{part}_files.txt")
-    assert len(frames) == len(set(frames)) == count
+FACTS = golden("splits")
+
+
+def runs(recorded, side="lr"):
+    """The (folder, frame, side) set of a record {folder: [[first, last], ...]}."""
+    return {
+        Frame(folder, index, s)
+        for folder, ranges in recorded.items()
+        for first, last in ranges
+        for index in range(first, last + 1)
+        for s in side
+    }
+
+
+def part(name, which):
+    frames = read_split(split_folder(name) / f"{which}.txt")
+    assert len(frames) == len(set(frames))
+    return frames
+
+
+@pytest.mark.parametrize("name", ["eigen_zhou", "eigen_full", "odom"])
+def test_training_splits_hold_the_published_frames_and_counts(name):
+    train, val = part(name, "train_files"), part(name, "val_files")
+    published = FACTS[name]["published"]
+    assert (len(train), len(val)) == (published["train"], published["val"])
+    assert not set(train) & set(val)
+    assert set(train) | set(val) == runs(FACTS[name]["frames"])
+
+
+@pytest.mark.parametrize("name", ["eigen_zhou", "eigen_full", "odom"])
+def test_validation_is_the_end_of_each_run(name):
+    """No validation frame lies among training frames: neighbours would leak."""
+    train = {(f.folder, f.index) for f in part(name, "train_files")}
+    val = {(f.folder, f.index) for f in part(name, "val_files")}
+    for folder, ranges in FACTS[name]["frames"].items():
+        for first, last in ranges:
+            of_run = [(folder, i) in train for i in range(first, last + 1)]
+            assert of_run == sorted(of_run, reverse=True)
+    assert len(train & val) <= 1  # an odd count parts the two views of one moment
+
+
+def test_the_test_split_has_the_published_order():
+    recorded = [
+        Frame(folder, index, FACTS["eigen_test"]["side"])
+        for folder, indices in FACTS["eigen_test"]["frames_in_order"].items()
+        for index in indices
+    ]
+    assert part("eigen", "test_files") == recorded and len(recorded) == 697
+    left_out = FACTS["eigen_benchmark_test"]["left_out"]
+    kept = [frame for i, frame in enumerate(recorded) if i not in left_out]
+    assert part("eigen_benchmark", "test_files") == kept and len(kept) == 652
+
+
+def test_the_depth_benchmark_has_the_published_frames():
+    facts = FACTS["benchmark"]
+    for which in ("train", "val"):
+        frames = part("benchmark", f"{which}_files")
+        assert set(frames) == runs(facts[which]["frames"])
+        assert len(frames) == facts[which]["published"]
+    test = part("benchmark", "test_files")
+    assert [f.index for f in test] == list(range(facts["test"]["published"]))
+    scale = part("benchmark_scale", "test_files")
+    assert len(scale) == 1000 and set(scale) <= set(part("benchmark", "train_files"))
+
+
+def test_odometry_is_tested_on_the_published_pairs():
+    for sequence, (first, last) in FACTS["odom"]["test"].items():
+        frames = part("odom", f"test_files_{sequence}")
+        assert frames == [Frame(str(int(sequence)), i, "l") for i in range(first, last + 1)]
+
+
+def test_recordings_of_test_sets_train_nothing():
+    """The leakage that the depth benchmark forbids: eigen's training drives are in its test."""
+    test = {PurePosixPath(f.folder).name for f in part("eigen", "test_files")}
+    val = {PurePosixPath(f.folder).name for f in part("benchmark", "val_files")}
+    assert not recordings("eigen_zhou") & test and not recordings("eigen_full") & test
+    assert not recordings("benchmark") & val
+    assert "2011_09_26_drive_0005_sync" in recordings("eigen_zhou") & val
+    assert len(recordings("benchmark") & test) > 10  # and the other way round
+
+
+@pytest.mark.parametrize("name", ["eigen_zhou", "odom", "eigen", "benchmark"])
+def test_plain_lists_are_the_same_split(monkeypatch, capsys, tmp_path, name):
+    run(monkeypatch, "tools.list_split", name, "--write", tmp_path)
+    printed = capsys.readouterr().out
+    for path in sorted(split_folder(name).glob("*_files*.txt")):
+        frames = read_split(path)
+        assert read_split(tmp_path / path.name) == frames
+        assert len((tmp_path / path.name).read_text().splitlines()) == len(frames)
+        assert str(len(frames)) in printed
+
+
+def test_listing_a_split_says_what_is_wrong(monkeypatch, capsys, tmp_path):
+    (tmp_path / "own").mkdir()
+    for argv, words in (
+        (["nosuch"], "'nosuch' is neither"),
+        ([tmp_path / "own"], "holds no train_files.txt"),
+        (["eigen", "--write", SPLITS / "eigen"], "is the split itself"),
+    ):
+        assert words in fails(monkeypatch, capsys, "tools.list_split", *argv)
 
 
 def test_a_benchmark_is_known_by_its_folder_however_it_is_named(tmp_path):
@@ -111,10 +203,3 @@ def test_a_benchmark_is_known_by_its_folder_however_it_is_named(tmp_path):
         assert benchmark(name, "kitti") is BENCHMARKS["eigen_benchmark"]
     (tmp_path / "eigen_benchmark").mkdir()
     assert benchmark(str(tmp_path / "eigen_benchmark"), "kitti").protocol is KITTIRaw.protocol
-
-
-def test_no_frame_is_trained_and_validated():
-    parts = [read_split(split_folder("eigen_zhou") / f"{p}_files.txt") for p in ("train", "val")]
-    assert not set(parts[0]) & set(parts[1])
-    drives = {f.folder for f in read_split(split_folder("eigen") / "test_files.txt")}
-    assert not drives & {f.folder for part in parts for f in part}
