@@ -1,75 +1,87 @@
-"""Score predicted depth against exported ground truth with the seven standard metrics."""
+"""Score predicted depth against exported ground truth, or write it for KITTI's server."""
 
 import dataclasses
 import json
 import math
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from checkpoint import load_depth_model
-from datasets import GroundTruth, benchmark, collate, read_split, split_folder
-from layers import disp_to_depth
-from metrics import DepthSummary, Protocol, flip_post_process, score_depth, summarise
-from options import EvalDepthOptions, parse, to_json
-from utils import (
-    UserError,
-    atomic_write,
-    count_workers,
-    demand_writable,
-    pick_device,
-    run_script,
+from checkpoint import DepthModel, load_depth_model, training_split
+from datasets import (
+    Benchmark,
+    GroundTruth,
+    benchmark,
+    read_image,
+    recordings,
+    write_submission,
 )
+from inference import predict_disparities
+from metrics import (
+    DepthErrors,
+    DepthSummary,
+    Protocol,
+    ServerErrors,
+    resized_depth,
+    score_depth,
+    summarise,
+)
+from options import EvalDepthOptions, parse, to_json
+from released import fetch_released
+from utils import UserError, atomic_write, demand_writable, pick_device, run_script
+
+Disparities = Iterator[Float[np.ndarray, "h w"]]
 
 
-@torch.no_grad()
-def predict(options: EvalDepthOptions) -> Iterator[Float[np.ndarray, "h w"]]:
-    """Scaled disparity (1 / depth) of every frame of the split, at the network's size."""
-    loaded = load_depth_model(options.load_weights_folder)
+class Factor(NamedTuple):
+    """What predicted depths are multiplied by, and where that comes from."""
+
+    value: float
+    origin: str
+
+    def __str__(self) -> str:
+        return f"depth x {self.value:.4g} ({self.origin})"
+
+
+# Where disparities come from ----------------------------------------------------------------------
+
+
+def load_model(options: EvalDepthOptions, weights: Path) -> DepthModel:
+    """The model to evaluate, on its device."""
+    loaded = load_depth_model(weights)
     if options.num_layers not in (None, loaded.num_layers):
         raise UserError(
-            f"{options.load_weights_folder}: weights of another architecture: ResNet "
+            f"{weights}: weights of another architecture: ResNet "
             f"{loaded.num_layers}, not --num_layers {options.num_layers}"
         )
+    loaded.model.to(pick_device(options.no_cuda)).eval()
+    return loaded
+
+
+def predict(options: EvalDepthOptions, loaded: DepthModel, bench: Benchmark) -> Disparities:
+    """Scaled disparity (1 / depth) of every frame of a benchmark, at the network's size."""
+    model, height, width = loaded.model, loaded.height, loaded.width
+    frames = bench.frames(options.data_path)
+    dataset = bench.dataset(options.data_path, frames, height, width, png=options.png)
     device = pick_device(options.no_cuda)
-    model = loaded.model.to(device).eval()
-    frames = read_split(split_folder(options.eval_split) / "test_files.txt")
-    kind, _ = benchmark(options.eval_split, options.dataset)
-    dataset = kind(options.data_path, frames, loaded.height, loaded.width, png=options.png)
-    loader = DataLoader(
+    print(f"predicting {len(frames)} frames of {bench.name} at {width}x{height} on {device}")
+    return predict_disparities(
+        model,
         dataset,
         options.batch_size,
-        num_workers=count_workers(options.num_workers),
-        collate_fn=collate,
+        options.num_workers,
+        options.min_depth,
+        options.max_depth,
+        options.post_process,
     )
 
-    def scaled_disparity(images: Tensor) -> np.ndarray:
-        disp = model.disparity(images)[:, 0]
-        return disp_to_depth(disp, options.min_depth, options.max_depth)[0].cpu().numpy()
 
-    print(f"predicting {len(frames)} frames at {loaded.width}x{loaded.height} on {device}")
-    with tqdm(total=len(frames), unit="frame", dynamic_ncols=True) as bar:
-        for batch in loader:
-            images = batch["color"][:, 0].to(device).float() / 255
-            disps = scaled_disparity(images)
-            if options.post_process:
-                mirrored = scaled_disparity(images.flip(-1))[..., ::-1]
-                disps = flip_post_process(disps, mirrored)
-            if not np.isfinite(disps).all():
-                raise UserError(f"{options.load_weights_folder}: these weights predict NaN")
-            bar.update(len(images))
-            yield from disps
-
-
-def read_disparities(path: Path) -> Iterator[Float[np.ndarray, "h w"]]:
+def read_disparities(path: Path) -> Disparities:
     """Scaled disparities saved by this or another program."""
     try:
         disps = np.lib.format.open_memmap(path, mode="r")
@@ -85,8 +97,78 @@ def read_disparities(path: Path) -> Iterator[Float[np.ndarray, "h w"]]:
         yield np.asarray(disp, np.float32)
 
 
+def eigen_to_benchmark(disps: Disparities, options: EvalDepthOptions) -> Disparities:
+    """Of disparities for split eigen those whose frames eigen_benchmark has, in its order."""
+    eigen = benchmark("eigen", "kitti").frames(options.data_path)
+    chosen = set(benchmark("eigen_benchmark", "kitti").frames(options.data_path))
+    count = 0
+    for count, disp in enumerate(disps, start=1):
+        if count <= len(eigen) and eigen[count - 1] in chosen:
+            yield disp
+    if count != len(eigen):
+        raise UserError(
+            f"{options.ext_disp_to_eval}: holds {count} disparities, not eigen's {len(eigen)}"
+        )
+
+
+def saving(disps: Disparities, path: Path) -> Disparities:
+    """Hand disparities on and write them all to `path` at the end."""
+    kept = []
+    for disp in disps:
+        kept.append(disp)
+        yield disp
+    with atomic_write(path) as file:
+        np.save(file, np.stack(kept))
+    print(f"{len(kept)} scaled disparities in {path}")
+
+
+# How they are scored ------------------------------------------------------------------------------
+
+
+def read_ground_truth(path: Path, bench: Benchmark, options: EvalDepthOptions) -> GroundTruth:
+    """Exported ground truth, which must be that of the benchmark."""
+    gt = GroundTruth(path)
+    # Predictions in a file need no images, so where those are the list, the file's frames count.
+    if options.ext_disp_to_eval is None or not bench.lists_images:
+        if gt.frames != [str(frame) for frame in bench.frames(options.data_path)]:
+            raise UserError(f"{path}: belongs to other frames than {bench.name}; export it again")
+    if gt.dataset != bench.dataset.__name__:
+        raise UserError(f"{path}: holds depth of {gt.dataset}: give its --dataset here too")
+    return gt
+
+
+def chosen_protocol(options: EvalDepthOptions, bench: Benchmark) -> Protocol:
+    """The benchmark's rules with the asked scaling."""
+    protocol = bench.protocol
+    if protocol is None:
+        raise UserError(
+            f"--dataset {options.dataset} has no depth benchmark: choose --dataset kitti"
+        )
+    if options.eval_stereo and protocol.stereo_scale is None:
+        raise UserError(f"{protocol.name} has no stereo scale: evaluate with --eval_mono")
+    given = options.eval_stereo or options.scale_split or options.disable_median_scaling
+    if protocol.scaling == "global_median":
+        given = given or options.pred_depth_scale_factor != 1
+    return dataclasses.replace(protocol, scaling="none") if given else protocol
+
+
+def chosen_factor(
+    options: EvalDepthOptions, protocol: Protocol, loaded: DepthModel | None
+) -> Factor:
+    """The factor that the flags ask for."""
+    if options.eval_stereo:
+        return Factor(protocol.stereo_scale, "the stereo rig's")
+    if options.scale_split is None:
+        return Factor(options.pred_depth_scale_factor, "--pred_depth_scale_factor")
+    bench = benchmark(options.scale_split, options.dataset)
+    rules = chosen_protocol(options, bench)
+    gt = read_ground_truth(bench.folder / "gt_depths.npz", bench, options)
+    summary, _ = score(predict(options, loaded, bench), gt, rules, 1.0)
+    return Factor(summary.ratio, f"the median ratio of {summary.images} images of {bench.name}")
+
+
 def score(
-    disps: Iterator[np.ndarray], gt: GroundTruth, protocol: Protocol, depth_scale: float
+    disps: Disparities, gt: GroundTruth, protocol: Protocol, depth_scale: float
 ) -> tuple[DepthSummary, list[dict[str, Any]]]:
     """Mean metrics and those of each image that has ground truth which counts."""
     scores, per_image = [], []
@@ -100,7 +182,8 @@ def score(
                 raise UserError(f"'{gt.frames[count - 1]}': the median prediction is no depth")
             scores.append(one)
             frame = {"frame": gt.frames[count - 1], "ratio": one.ratio}
-            per_image.append(frame | one.errors._asdict())
+            server = one.server._asdict() if one.server is not None else {}
+            per_image.append(frame | one.errors._asdict() | server)
     if count != len(gt):
         more = "more" if count > len(gt) else f"only {count}"
         raise UserError(f"{gt.path}: holds {len(gt)} depth maps, but there are {more} predictions")
@@ -109,83 +192,75 @@ def score(
     return summarise(scores), per_image
 
 
-def chosen_protocol(options: EvalDepthOptions) -> tuple[Protocol, float]:
-    """The benchmark's rules with the asked scaling, and the factor for predicted depths."""
-    protocol = benchmark(options.eval_split, options.dataset).protocol
-    if protocol is None:
-        raise UserError(
-            f"--dataset {options.dataset} has no depth benchmark: choose --dataset kitti"
+def warn_of_leakage(weights: Path, bench: Benchmark, options: EvalDepthOptions) -> None:
+    """Say so where the weights were trained on recordings that they are now scored on."""
+    split = training_split(weights)
+    if split is None:
+        return
+    try:
+        trained_on = recordings(split)
+    except UserError:  # a split that is not here any more
+        return
+    shared = trained_on & {Path(frame.folder).name for frame in bench.frames(options.data_path)}
+    if shared:
+        print(
+            f"WARNING: trained on split {split}, which has {len(shared)} of the recordings of "
+            f"{bench.name} (such as {min(shared)})"
         )
-    if options.eval_stereo and protocol.stereo_scale is None:
-        raise UserError(f"{protocol.name} has no stereo scale: evaluate with --eval_mono")
-    if options.eval_stereo or options.disable_median_scaling:
-        protocol = dataclasses.replace(protocol, scaling="none")
-    scale = protocol.stereo_scale if options.eval_stereo else options.pred_depth_scale_factor
-    return protocol, scale
+    elif bench.is_submitted and split != "benchmark":
+        print(
+            f"WARNING: trained on split {split}. The server's images come from recordings that of "
+            "KITTI's splits only 'benchmark' leaves out: submit what was trained on that"
+        )
 
 
-def table(summary: DepthSummary) -> str:
-    """The metrics for people and for LaTeX."""
-    names, values = summary.errors._fields, summary.errors
+# What comes out -----------------------------------------------------------------------------------
+
+
+def table(errors: DepthErrors | ServerErrors) -> str:
+    """Metrics for people and for LaTeX."""
+    widths = [max(len(name), 8) for name in errors._fields]
     return "\n".join(
         (
-            " | ".join(f"{name:>8}" for name in names),
-            " | ".join(f"{value:8.3f}" for value in values),
-            "& " + " & ".join(f"{value:.3f}" for value in values) + r" \\",
+            " | ".join(f"{name:>{w}}" for name, w in zip(errors._fields, widths, strict=True)),
+            " | ".join(f"{value:{w}.3f}" for value, w in zip(errors, widths, strict=True)),
+            "& " + " & ".join(f"{value:.3f}" for value in errors) + r" \\",
         )
     )
 
 
-def saving(disps: Iterator[np.ndarray], path: Path) -> Iterator[np.ndarray]:
-    """Hand disparities on and write them all to `path` at the end."""
-    kept = []
-    for disp in disps:
-        kept.append(disp)
-        yield disp
-    with atomic_write(path) as file:
-        np.save(file, np.stack(kept))
-    print(f"{len(kept)} scaled disparities in {path}")
-
-
-def main() -> None:
-    options = parse(EvalDepthOptions)
-    folder = split_folder(options.eval_split)
-    out = options.eval_out_dir or options.load_weights_folder
-    saved = out / f"disps_{folder.resolve().name}_split.npy" if options.save_pred_disps else None
-    for path in filter(None, (saved, options.json)):
-        demand_writable(path)
-    gt = None
-    if not options.no_eval:
-        protocol, depth_scale = chosen_protocol(options)
-        gt = GroundTruth(options.gt_file or folder / "gt_depths.npz")
-        if gt.frames != [str(frame) for frame in read_split(folder / "test_files.txt")]:
-            raise UserError(f"{gt.path}: belongs to other frames than {folder}; export it again")
-        if gt.dataset != benchmark(options.eval_split, options.dataset).dataset.__name__:
-            raise UserError(f"{gt.path}: holds depth of {gt.dataset}: give its --dataset here too")
-    if options.ext_disp_to_eval is not None:
-        disps = read_disparities(options.ext_disp_to_eval)
-    else:
-        disps = predict(options)
-    if saved is not None:
-        disps = saving(disps, saved)
-    if gt is None:
-        for _ in disps:
-            pass
-        return
-
-    summary, per_image = score(disps, gt, protocol, depth_scale)
-    factor = "" if depth_scale == 1 else f", depth x {depth_scale:g}"
-    print(f"\nprotocol: {protocol.describe()}{factor}\nground truth: {gt.source}")
-    print(f"images: {summary.images} of {len(gt)}")
+def evaluate(
+    options: EvalDepthOptions,
+    bench: Benchmark,
+    disps: Disparities,
+    gt: GroundTruth,
+    protocol: Protocol,
+    factor: Factor,
+) -> None:
+    """Print the metrics, and write them where --json says."""
+    if protocol.scaling == "global_median":
+        kept = list(disps)
+        summary, _ = score(iter(kept), gt, protocol, 1.0)
+        disps, factor = iter(kept), Factor(summary.ratio, "the median ratio of these very images")
+    summary, per_image = score(disps, gt, protocol, factor.value)
+    print(f"\nprotocol: {protocol.describe()}" + (f", {factor}" if factor.value != 1 else ""))
+    print(f"ground truth: {gt.source}")
+    whole = bench.official_images
+    print(f"images: {summary.images} of {len(gt)}", end="")
+    print(f" (the benchmark has {whole})" if whole not in (None, len(gt)) else "")
     print(f"ratio gt / prediction: median {summary.ratio:.3f}, spread {summary.ratio_spread:.3f}")
-    print(f"\n{table(summary)}")
+    print(f"\n{table(summary.errors)}")
+    if summary.server is not None:
+        print("\nas KITTI's server: SILog in 100 log(m), relative errors in %, iRMSE in 1/km")
+        print(table(summary.server))
     if options.json is not None:
         result = {
             "metrics": summary.errors._asdict(),
+            "server_metrics": summary.server and summary.server._asdict(),
             "ratio": {"median": summary.ratio, "spread": summary.ratio_spread},
             "images": summary.images,
             "protocol": protocol.describe(),
-            "depth_scale": depth_scale,
+            "depth_scale": factor._asdict(),
             "ground_truth": gt.source,
             "options": to_json(options),
             "per_image": per_image,
@@ -193,6 +268,73 @@ def main() -> None:
         with atomic_write(options.json, "w") as file:
             json.dump(result, file, indent=2, allow_nan=False)
         print(f"\nwritten to {options.json}", file=sys.stderr)
+
+
+def submit(
+    options: EvalDepthOptions,
+    bench: Benchmark,
+    disps: Disparities,
+    protocol: Protocol,
+    factor: Factor,
+    path: Path,
+) -> None:
+    """Write the zip of 16-bit depth images that KITTI's server takes."""
+    frames = bench.frames(options.data_path)
+    dataset = bench.dataset(options.data_path, frames, height=0, width=0, png=options.png)
+
+    def depth_maps() -> Iterator[np.ndarray]:
+        for frame in frames:
+            disp = next(disps, None)
+            if disp is None:
+                raise UserError(f"fewer predictions than the {len(frames)} images of {bench.name}")
+            width, height = read_image(dataset.find_image(frame)).size
+            depth_m = factor.value * resized_depth(disp, (height, width))
+            yield np.clip(depth_m, *protocol.pred_range_m)
+        if next(disps, None) is not None:
+            raise UserError(f"more predictions than the {len(frames)} images of {bench.name}")
+
+    count = write_submission(path, depth_maps())
+    print(f"{factor}\n{count} depth images for KITTI's depth-prediction server in {path}")
+
+
+def main() -> None:
+    options = parse(EvalDepthOptions)
+    bench = benchmark(options.eval_split, options.dataset)
+    scored = not (options.no_eval or bench.is_submitted)
+    protocol = None if options.no_eval else chosen_protocol(options, bench)
+    gt_file = options.gt_file or bench.folder / "gt_depths.npz"
+    gt = read_ground_truth(gt_file, bench, options) if scored else None
+
+    weights = options.load_weights_folder
+    if options.model_name is not None:
+        weights = fetch_released(options.model_name, base_url=options.models_url)
+    out = options.eval_out_dir or weights
+    saved = out / f"disps_{bench.name}_split.npy" if options.save_pred_disps else None
+    submission = out / "benchmark_submission.zip" if bench.is_submitted else None
+    for path in filter(None, (saved, submission, options.json)):
+        demand_writable(path)
+
+    loaded = None
+    if weights is not None:
+        loaded = load_model(options, weights)
+        warn_of_leakage(weights, bench, options)
+    if protocol is not None:
+        factor = chosen_factor(options, protocol, loaded)
+    if loaded is not None:
+        disps = predict(options, loaded, bench)
+    else:
+        disps = read_disparities(options.ext_disp_to_eval)
+    if options.eval_eigen_to_benchmark:
+        disps = eigen_to_benchmark(disps, options)
+    if saved is not None:
+        disps = saving(disps, saved)
+
+    if options.no_eval:
+        deque(disps, maxlen=0)
+    elif bench.is_submitted:
+        submit(options, bench, disps, protocol, factor, submission)
+    else:
+        evaluate(options, bench, disps, gt, protocol, factor)
 
 
 if __name__ == "__main__":

@@ -1,60 +1,47 @@
-"""Export the ground truth of a split, from LiDAR scans or improved depth images, to one .npz."""
+"""Export the ground truth of a split, from LiDAR scans or depth images, to one .npz."""
 
-from collections.abc import Iterator
+import time
 
-import numpy as np
-from tqdm import tqdm
-
-from datasets import (
-    KITTIDepth,
-    MonoDataset,
-    benchmark,
-    read_split,
-    split_folder,
-    write_ground_truth,
-)
+from datasets import KITTIRaw, benchmark, export_ground_truth
 from options import ExportOptions, parse
 from utils import UserError, demand_writable, run_script
-
-SOURCES = {
-    "velodyne_x": "LiDAR, depth = forward coordinate of the scanner",
-    "camera_z": "LiDAR, depth = z of the camera",
-    "improved": "improved KITTI depth images (accumulated LiDAR)",
-}
-
-
-def depth_maps(dataset: MonoDataset) -> Iterator[np.ndarray]:
-    """Every frame's ground truth, with a progress bar."""
-    for i in tqdm(range(len(dataset)), unit="frame", dynamic_ncols=True):
-        yield dataset.ground_truth(i)
 
 
 def main() -> None:
     options = parse(ExportOptions)
-    folder = split_folder(options.split)
-    frames = read_split(folder / "test_files.txt")
-    path = options.gt_file or folder / "gt_depths.npz"
+    bench = benchmark(options.split, options.dataset)
+    if bench.dataset is not KITTIRaw and options.depth_axis != "velodyne_x":
+        raise UserError("--depth_axis is about LiDAR scans; these are depth images")
+    path = options.gt_file or bench.folder / "gt_depths.npz"
     demand_writable(path)
-    kind, _ = benchmark(options.split, options.dataset)
-    dataset = kind(options.data_path, frames, height=0, width=0, frame_ids=())
+    if path.exists() and not options.overwrite:
+        raise UserError(f"{path}: exists already; --overwrite makes it anew")
+    frames = bench.frames(options.data_path)
+    dataset = bench.dataset(options.data_path, frames, height=0, width=0, frame_ids=())
     paths = [dataset.depth_path(frame) for frame in frames]
     if None in paths:
-        raise UserError(f"--dataset {options.dataset} has no ground truth")
+        raise UserError(f"split '{options.split}' of {bench.dataset.__name__} has no ground truth")
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise UserError(
             f"{missing[0]}: no ground truth for {len(missing)} of {len(frames)} frames of split "
             f"'{options.split}': complete the data, or correct --data_path"
         )
-    source = options.depth_axis
-    if kind is KITTIDepth:
-        if source != "velodyne_x":
-            raise UserError("--depth_axis is about LiDAR scans; these are improved depth images")
-        source = "improved"
-    else:
+    if bench.dataset is KITTIRaw:
         dataset.depth_axis = options.depth_axis
-    write_ground_truth(path, frames, depth_maps(dataset), SOURCES[source], kind.__name__)
-    print(f"{len(frames)} depth maps ({SOURCES[source]}) in {path}")
+    start = time.perf_counter()
+    found = export_ground_truth(
+        path,
+        frames,
+        dataset.ground_truth,
+        dataset.depth_source(),
+        bench.dataset.__name__,
+        options.num_workers,
+        options.overwrite,
+    )
+    print(f"{len(frames)} depth maps ({dataset.depth_source()}) in {path}")
+    earlier = f", {found} of them found from an earlier run" if found else ""
+    print(f"{time.perf_counter() - start:.1f} s{earlier}")
 
 
 if __name__ == "__main__":

@@ -250,20 +250,41 @@ class TrainOptions(
 class ExportOptions(SourceOptions):
     """Export the ground truth of a split for evaluate_depth.py."""
 
-    split: str = flag("eigen", "name of a folder in splits/, or the path of one")
+    split: str = flag("eigen", "benchmark, name of a folder in splits/, or the path of one")
     depth_axis: Literal["velodyne_x", "camera_z"] = flag(
         "velodyne_x",
         "what LiDAR ground truth holds: the scanner's forward coordinate, as all published "
         "numbers, or the depth seen by the camera (about 0.27 m less)",
     )
     gt_file: Path | None = flag(None, "file to write (default: gt_depths.npz in the split)")
+    overwrite: bool = flag(False, "replace an existing file instead of refusing")
+    num_workers: int = flag(-1, "frames worked on at once; -1: as many as cores, 12 at most")
+
+    def check(self) -> None:
+        self._demand(self.num_workers >= -1, "--num_workers must be 0 or more, or -1")
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalDepthOptions(RuntimeOptions, DepthRangeOptions, SourceOptions):
-    """Score depth: predictions of saved weights, or disparities in a file."""
+class WeightsOptions(Options):
+    """trained weights"""
 
     load_weights_folder: Path | None = flag(None, "weights to evaluate")
+    model_name: str | None = flag(
+        None, "evaluate this released model instead, such as mono_640x192 (downloaded once)"
+    )
+    models_url: str | None = flag(None, "address of a mirror of the released models")
+
+    def check(self) -> None:
+        good = self.load_weights_folder is None or self.model_name is None
+        self._demand(good, "--load_weights_folder and --model_name are two choices: give one")
+        good = self.models_url is None or self.model_name is not None
+        self._demand(good, "--models_url needs --model_name: nothing is downloaded")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalDepthOptions(WeightsOptions, RuntimeOptions, DepthRangeOptions, SourceOptions):
+    """Score depth: predictions of saved weights, or disparities in a file."""
+
     num_layers: Literal[18, 34, 50, 101, 152] | None = flag(
         None, "depth of the encoder (read from the weights, which must agree)"
     )
@@ -274,7 +295,13 @@ class EvalDepthOptions(RuntimeOptions, DepthRangeOptions, SourceOptions):
     post_process: bool = flag(False, "average with the prediction of the mirrored image")
     disable_median_scaling: bool = flag(False, "score the predictions as they are")
     pred_depth_scale_factor: float = flag(1.0, "multiply predicted depths by this")
+    scale_split: str | None = flag(
+        None, "multiply predicted depths by the median ratio on this split with ground truth"
+    )
     ext_disp_to_eval: Path | None = flag(None, ".npy of scaled disparities [N h w] to score")
+    eval_eigen_to_benchmark: bool = flag(
+        False, "the disparities are of split eigen: score those that eigen_benchmark holds"
+    )
     save_pred_disps: bool = flag(False, "save the scaled disparities as .npy")
     no_eval: bool = flag(False, "predict and save only")
     eval_out_dir: Path | None = flag(None, "folder for saved disparities (default: the weights')")
@@ -286,37 +313,68 @@ class EvalDepthOptions(RuntimeOptions, DepthRangeOptions, SourceOptions):
         self._demand(
             self.eval_mono != self.eval_stereo, "choose one of --eval_mono and --eval_stereo"
         )
-        self._demand(
-            (self.load_weights_folder is None) != (self.ext_disp_to_eval is None),
-            "give one of --load_weights_folder and --ext_disp_to_eval",
-        )
         predicting = self.ext_disp_to_eval is None
-        for name in ("post_process", "save_pred_disps", "no_eval"):
+        weights = self.load_weights_folder is not None or self.model_name is not None
+        self._demand(
+            weights == predicting,
+            "give one of --load_weights_folder, --model_name and --ext_disp_to_eval",
+        )
+        for name in ("post_process", "save_pred_disps", "no_eval", "scale_split"):
             good = predicting or not getattr(self, name)
             self._demand(good, f"--{name} needs --load_weights_folder: nothing is predicted")
+        good = not (self.eval_eigen_to_benchmark and predicting)
+        self._demand(good, "--eval_eigen_to_benchmark needs --ext_disp_to_eval")
+        good = not self.eval_eigen_to_benchmark or self.eval_split == "eigen_benchmark"
+        self._demand(good, "--eval_eigen_to_benchmark needs --eval_split eigen_benchmark")
         if self.no_eval:
             self._demand(self.save_pred_disps, "--no_eval without --save_pred_disps does nothing")
             self._demand(self.json is None, "--no_eval leaves nothing to write to --json")
-        good = self.eval_out_dir is None or self.save_pred_disps
+            self._demand(self.scale_split is None, "--no_eval leaves nothing for --scale_split")
+        submitting = self.eval_split == "benchmark" and not self.no_eval
+        good = self.eval_out_dir is None or self.save_pred_disps or submitting
         self._demand(good, "--eval_out_dir needs --save_pred_disps")
-        good = not self.eval_stereo or self.pred_depth_scale_factor == 1
-        self._demand(good, "--eval_stereo brings its own --pred_depth_scale_factor")
+        factors = (
+            self.eval_stereo,
+            self.pred_depth_scale_factor != 1,
+            self.scale_split is not None,
+        )
+        self._demand(
+            sum(factors) <= 1,
+            "--eval_stereo, --pred_depth_scale_factor and --scale_split each set the factor of "
+            "predicted depths: give one",
+        )
+        if submitting:
+            self._demand(
+                any(factors),
+                "--eval_split benchmark writes metres: give --eval_stereo, --scale_split or "
+                "--pred_depth_scale_factor",
+            )
+            self._demand(self.json is None, "--eval_split benchmark has no result for --json")
+            good = predicting or self.eval_out_dir is not None
+            self._demand(good, "--eval_split benchmark of a file needs --eval_out_dir")
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalPoseOptions(RuntimeOptions):
-    """Score camera motion on a KITTI odometry sequence."""
+class EvalPoseOptions(WeightsOptions, RuntimeOptions):
+    """Predict the camera's trajectory on a KITTI odometry sequence, and score it."""
 
     data_path: Path = flag(ROOT / "kitti_data", "folder with sequences/ and poses/")
     png: bool = flag(False, "use PNG images only (otherwise JPEG or PNG, whichever is there)")
-    load_weights_folder: Path | None = flag(None, "weights to evaluate")
     eval_split: str = flag("odom_9", "odom_<sequence>, as odom_9 or odom_10")
     batch_size: int = flag(16, "pairs per pass")
+    pose_scale: float = flag(1.0, "multiply predicted translations by this")
+    no_eval: bool = flag(False, "predict and write only; needs no poses")
+    eval_out_dir: Path | None = flag(
+        None, "folder for trajectory and picture (default: the weights')"
+    )
     json: Path | None = flag(None, "also write the result to this file")
 
     def check(self) -> None:
-        self._demand_positive("batch_size")
-        self._demand(self.load_weights_folder is not None, "give --load_weights_folder")
+        self._demand_positive("batch_size", "pose_scale")
+        good = not self.no_eval or self.json is None
+        self._demand(good, "--no_eval leaves nothing to write to --json")
+        good = self.load_weights_folder is not None or self.model_name is not None
+        self._demand(good, "give --load_weights_folder or --model_name")
         kind, _, number = self.eval_split.partition("_")
         good = kind == "odom" and number.isascii() and number.isdecimal()
         self._demand(good, f"--eval_split '{self.eval_split}' is not odom_<sequence>")

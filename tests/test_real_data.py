@@ -12,6 +12,7 @@ from scripts import TINY, fails, run
 
 import checkpoint
 from datasets import Frame, KITTIRaw
+from datasets.kitti import read_poses
 
 TAG = "gold-a"
 DATE = "2011_09_26"
@@ -101,8 +102,9 @@ def test_odometry_is_the_recorded_one(monkeypatch, real_data, weights, tmp_path)
     out = tmp_path / "ate.json"
     run(monkeypatch, "evaluate_pose", "--data_path", real_data / "kitti_odometry", "--eval_split",
         "odom_6", "--load_weights_folder", weights, "--json", out, "--num_workers", 0,
-        "--no_cuda")  # fmt: skip
-    result, figures = json.loads(out.read_text())["ate"], golden("odometry")
+        "--no_cuda", "--eval_out_dir", tmp_path)  # fmt: skip
+    whole = json.loads(out.read_text())
+    result, figures = whole["ate"], golden("odometry")
     for name, prefix, windows in (
         ("strict", "strict_", "strict_windows"),
         ("with tail windows", "ate_", "windows"),
@@ -111,6 +113,9 @@ def test_odometry_is_the_recorded_one(monkeypatch, real_data, weights, tmp_path)
         assert result[name]["std"] == pytest.approx(figures[f"{prefix}std"], abs=1e-4)
         assert result[name]["windows"] == figures[windows]
     assert result["strict, geometric"]["mean"] == pytest.approx(1.0231, abs=1e-4)
+    pred = read_poses(tmp_path / "odom_06_kitti.txt")
+    np.testing.assert_allclose(np.linalg.inv(pred[1]), figures["pose0"], atol=1e-4)
+    assert len(pred) == whole["frames"] == figures["frames"]
 
 
 @pytest.mark.parametrize(
@@ -157,13 +162,23 @@ def test_training_from_scratch_finds_motion_and_depth(monkeypatch, capsys, real_
     assert float(words[words.index("abs_rel") + 1]) <= 0.22
 
 
-def test_improved_ground_truth_is_exported(monkeypatch, capsys, real_data, tmp_path):
-    (tmp_path / "split").mkdir()
-    (tmp_path / "split" / "test_files.txt").write_text(f"{DATE}/{FIGURES['drive']} 5 lr\n")
-    flags = ("--data_path", real_data / "kitti_depth_annotated", "--dataset", "kitti_depth",
-             "--split", tmp_path / "split")  # fmt: skip
-    run(monkeypatch, "export_gt_depth", *flags)
-    assert "2 depth maps (improved KITTI depth images" in capsys.readouterr().out
-    assert "--depth_axis" in fails(
-        monkeypatch, capsys, "export_gt_depth", *flags, "--depth_axis", "camera_z"
-    )
+def test_improved_ground_truth_is_exported_and_scored(
+    monkeypatch, capsys, real_data, weights, tmp_path
+):
+    """Five frames from both cameras, with images and depth images as their archives hold them."""
+    for path in (real_data / "kitti_raw" / DATE, real_data / "kitti_depth_annotated" / "train"):
+        (tmp_path / path.name).symlink_to(path)
+    split = tmp_path / "split"
+    split.mkdir()
+    lines = [f"{DATE}/{FIGURES['drive']} {i} lr\n" for i in (5, 25, 45, 65, 85)]
+    (split / "test_files.txt").write_text("".join(lines))
+    flags = ("--data_path", tmp_path, "--dataset", "kitti_depth")
+    run(monkeypatch, "export_gt_depth", *flags, "--split", split)
+    assert "10 depth maps (improved KITTI depth images" in capsys.readouterr().out
+    run(monkeypatch, "evaluate_depth", *flags, "--eval_split", split, "--eval_mono",
+        "--load_weights_folder", weights, "--num_workers", 0, "--no_cuda")  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "images: 10 of 10" in printed and "KITTI improved ground truth" in printed
+    line = fails(monkeypatch, capsys, "export_gt_depth", *flags, "--split", split,
+        "--depth_axis", "camera_z")  # fmt: skip
+    assert "--depth_axis" in line

@@ -1,7 +1,9 @@
 """The scripts as their users run them, on the sample street."""
 
+import functools
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
@@ -10,7 +12,10 @@ from scripts import TINY, fails, run
 
 import checkpoint
 import evaluate_depth
+import evaluate_pose
+import released
 from datasets import GroundTruth
+from datasets.kitti import read_poses
 from metrics import Protocol
 
 EVALUATE = ("--num_workers", 0, "--no_cuda")
@@ -126,29 +131,134 @@ def test_loading_some_networks_starts_the_others_anew(
     assert "loaded encoder depth from" in printed and "Adam" not in printed
 
 
+def test_released_models_are_evaluated_by_name(
+    monkeypatch, capsys, workplace, weights, sample, tmp_path
+):
+    """From a zip put there by hand, as a machine without network would have it."""
+    with zipfile.ZipFile(tmp_path / "mono_odom_640x192.zip", "w") as archive:
+        for path in weights.iterdir():
+            archive.write(path, path.name)
+    fetch = functools.partial(released.fetch_released, folder=tmp_path)
+    monkeypatch.setattr(evaluate_depth, "fetch_released", fetch)
+    base = (*EVALUATE, "--eval_mono", "--data_path", sample, "--eval_split", workplace / "splits")
+    run(monkeypatch, "evaluate_depth", *base, "--load_weights_folder", weights)
+    own = capsys.readouterr().out.splitlines()[-1]
+    run(monkeypatch, "evaluate_depth", *base, "--model_name", "mono_odom_640x192")
+    assert capsys.readouterr().out.splitlines()[-1] == own
+    assert "'nosuch' is no released model" in fails(
+        monkeypatch, capsys, "evaluate_depth", *base, "--model_name", "nosuch"
+    )
+
+
 def test_odometry_is_scored(monkeypatch, capsys, weights, odometry, tmp_path):
     out = tmp_path / "ate.json"
     run(monkeypatch, "evaluate_pose", *EVALUATE, "--data_path", odometry, "--eval_split", "odom_9",
         "--load_weights_folder", weights, "--json", out)  # fmt: skip
-    ate = json.loads(out.read_text())["ate"]
+    result, printed = json.loads(out.read_text()), capsys.readouterr().out
+    ate, whole = result["ate"], result["trajectory"]
     assert ate["strict"]["windows"] == 2 and ate["with tail windows"]["windows"] == 5
-    assert f"{ate['strict']['mean']:.4f}" in capsys.readouterr().out
+    assert f"{ate['strict']['mean']:.4f}" in printed
+    assert (result["sequence"], result["frames"], result["length_m"]) == ("09", 6, 250)
+    assert list(whole) == ["none", "scale", "6dof", "7dof"]
+    for row in whole.values():
+        assert row.pop("segments") == 2  # of 100 m and of 200 m
+        assert len(row) == 5 and all(f"{figure:.3f}" in printed for figure in row.values())
+    assert whole["none"]["rpe_m"] == pytest.approx(50, rel=0.01)  # it barely moves
+    assert sorted(path.name for path in weights.glob("odom_*")) == [
+        "odom_09.png", "odom_09_kitti.txt", "odom_09_tum.txt"]  # fmt: skip
+
+
+def test_models_trained_on_the_sequence_are_named(monkeypatch, capsys, weights, odometry, tmp_path):
+    """Eigen's training drives include the odometry benchmark's test sequences."""
+    own = tmp_path / "models" / "weights_0"
+    shutil.copytree(weights, own)
+    for split, warned in (("eigen_zhou", True), ("odom", False), ("gone", False), (3, False)):
+        (own.parent / "opt.json").write_text(json.dumps({"split": split}))
+        run(monkeypatch, "evaluate_pose", *EVALUATE, "--data_path", odometry, "--eval_split",
+            "odom_9", "--load_weights_folder", own)  # fmt: skip
+        printed = capsys.readouterr().out
+        assert ("WARNING" in printed and "2011_09_30_drive_0033" in printed) == warned
+
+
+def test_the_predicted_trajectory_is_written_in_both_formats(
+    monkeypatch, weights, odometry, tmp_path
+):
+    def trajectory(name, *flags):
+        run(monkeypatch, "evaluate_pose", *EVALUATE, "--data_path", odometry, "--eval_split",
+            "odom_09", "--load_weights_folder", weights, "--eval_out_dir", tmp_path / name,
+            *flags)  # fmt: skip
+        assert (tmp_path / name / "odom_09.png").read_bytes().startswith(b"\x89PNG")
+        tum = np.loadtxt(tmp_path / name / "odom_09_tum.txt")
+        poses = read_poses(tmp_path / name / "odom_09_kitti.txt")
+        np.testing.assert_allclose(tum[:, 1:4], poses[:, :3, 3], atol=1e-9)
+        return poses, tum[:, 0]
+
+    poses, times = trajectory("out")
+    np.testing.assert_allclose(times, 0.1 * np.arange(6))
+    assert len(poses) == 6 and (poses[0] == np.eye(4)).all()
+    times_file = odometry / "sequences/09/times.txt"
+    times_file.write_text("".join(f"{0.5 * i}\n" for i in range(7)))
+    scaled, times = trajectory("scaled", "--pose_scale", 5.4)
+    times_file.unlink()
+    np.testing.assert_allclose(times, 0.5 * np.arange(6))
+    np.testing.assert_allclose(scaled[:, :3, 3], 5.4 * poses[:, :3, 3], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(scaled[:, :3, :3], poses[:, :3, :3])
+    assert np.abs(poses[1:, :3, 3]).max() > 0
+
+
+@pytest.mark.parametrize("frames", [2, 3, 4])
+def test_short_sequences_are_scored(monkeypatch, capsys, weights, sample, tmp_path, frames):
+    out = tmp_path / "ate.json"
+    make_odometry(sample, tmp_path, frames, step_m=1)
+    run(monkeypatch, "evaluate_pose", *EVALUATE, "--data_path", tmp_path, "--eval_split", "odom_9",
+        "--load_weights_folder", weights, "--eval_out_dir", tmp_path, "--json", out)  # fmt: skip
+    result, printed = json.loads(out.read_text()), capsys.readouterr().out
+    assert set(result["ate"].values()) == {None} and "fewer than five poses" in printed
+    for row in result["trajectory"].values():
+        assert row["t_rel_percent"] is row["r_rel_deg_per_100m"] is None and row["segments"] == 0
+        assert min(row["ate_rmse_m"], row["rpe_m"], row["rpe_deg"]) >= 0
+    assert printed.count("n/a") == 3 + 2 * 4 + 1  # windows, table, what it means
+    assert len(read_poses(tmp_path / "odom_09_kitti.txt")) == frames
+
+
+def test_a_sequence_without_poses_is_predicted(monkeypatch, capsys, weights, sample, tmp_path):
+    images = make_odometry(sample, tmp_path, 4, poses=False)
+    flags = (*EVALUATE, "--data_path", tmp_path, "--eval_split", "odom_9", "--load_weights_folder",
+             weights, "--eval_out_dir", tmp_path / "out")  # fmt: skip
+    line = fails(monkeypatch, capsys, "evaluate_pose", *flags)
+    assert "09.txt: no such file of poses" in line and "--no_eval" in line
+    run(monkeypatch, "evaluate_pose", *flags, "--no_eval")
+    assert "t_rel" not in capsys.readouterr().out
+    assert len(read_poses(tmp_path / "out/odom_09_kitti.txt")) == 4
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert "nothing to write to --json" in fails(
+        monkeypatch, capsys, "evaluate_pose", *flags, "--no_eval", "--json", tmp_path / "x.json"
+    )
+    for gone, words in ((1, "000001: no such image, though they go on to 000003"), (0, "000000")):
+        (images / f"{gone:06d}.jpg").unlink()
+        assert words in fails(monkeypatch, capsys, "evaluate_pose", *flags, "--no_eval")
 
 
 @pytest.fixture(scope="module")
 def odometry(sample, tmp_path_factory):
-    """Six frames as odometry sequence 09."""
+    """Six frames as odometry sequence 09, 50 m apart."""
     root = tmp_path_factory.mktemp("odometry")
+    make_odometry(sample, root, 6)
+    return root
+
+
+def make_odometry(sample, root, frames, step_m=50, poses=True):
+    """Odometry sequence 09 on a straight road; returns the folder of its images."""
     images = root / "sequences" / "09" / "image_2"
     images.mkdir(parents=True)
-    for i in range(6):
+    for i in range(frames):
         drive = sample / "2011_09_26/2011_09_26_drive_0001_sync/image_02/data"
         shutil.copy(drive / f"{i:010d}.jpg", images / f"{i:06d}.jpg")
-    (root / "poses").mkdir()
-    (root / "poses" / "09.txt").write_text(
-        "".join(f"1 0 0 0 0 1 0 0 0 0 1 {i}\n" for i in range(6))
-    )
-    return root
+    if poses:
+        (root / "poses").mkdir()
+        lines = [f"1 0 0 0 0 1 0 0 0 0 1 {i * step_m}\n" for i in range(frames)]
+        (root / "poses" / "09.txt").write_text("".join(lines))
+    return images
 
 
 # What users get wrong: one line, status 2, nothing half-written
@@ -203,7 +313,7 @@ def test_a_truncated_image_stops_training_with_its_name(
     [
         (["--data_path", "nowhere"], "nowhere: no such data folder"),
         (["--split", "nosuch"], "split 'nosuch'"),
-        (["--dataset", "kitti_odom"], "kitti_odom has no ground truth"),
+        (["--dataset", "kitti_odom"], "KITTIOdom has no ground truth"),
         (["--dataset", "kitti_depth"], "no ground truth for 4 of 4 frames"),
     ],
 )
@@ -329,3 +439,41 @@ def test_odometry_that_cannot_be_scored_says_why(monkeypatch, capsys, weights, o
     image.rename(image.with_suffix(".gone"))
     assert "6 poses, but 1 of 5 frames lack" in line()
     image.with_suffix(".gone").rename(image)
+
+    assert "--pose_scale must be a positive number" in line("--pose_scale", 0)
+    poses, times = odometry / "poses/10.txt", odometry / "sequences/09/times.txt"
+    for count in (0, 1):
+        poses.write_text("1 0 0 0 0 1 0 0 0 0 1 0\n" * count)
+        assert f"10.txt: {count} poses make no motion" in line("--eval_split", "odom_10")
+    poses.unlink()
+    for content, words in (("0\n1\n", "2 times for 6"), ("0\nnan\n" * 3, ":2: not a time")):
+        times.write_text(content)
+        assert f"times.txt{words}" in line().replace("times.txt: ", "times.txt")
+    times.unlink()
+
+
+def test_weights_that_predict_no_motion_leave_no_trajectory(
+    monkeypatch, capsys, weights, odometry, tmp_path
+):
+    shutil.copytree(weights, tmp_path / "nan", ignore=shutil.ignore_patterns("odom_*"))
+    state = checkpoint.read(weights / "pose.pth")
+    nan = {key: value * torch.nan for key, value in state.items()}
+    checkpoint.save(tmp_path / "nan/pose.pth", nan)
+    line = fails(monkeypatch, capsys, "evaluate_pose", *EVALUATE, "--data_path", odometry,
+        "--load_weights_folder", tmp_path / "nan")  # fmt: skip
+    assert "these weights predict NaN" in line
+    assert not list((tmp_path / "nan").glob("odom_*"))
+
+
+@pytest.mark.parametrize("name", ["odom_09_kitti.txt", "odom_09_tum.txt", "odom_09.png"])
+def test_a_trajectory_that_cannot_be_written_is_refused_before_predicting(
+    monkeypatch, capsys, weights, odometry, tmp_path, name
+):
+    monkeypatch.setattr(evaluate_pose, "predict", None)
+    flags = ("evaluate_pose", "--data_path", odometry, "--load_weights_folder", weights)
+    (tmp_path / name).mkdir()
+    line = fails(monkeypatch, capsys, *flags, "--eval_out_dir", tmp_path)
+    assert f"{tmp_path / name}: is a folder" in line
+    (tmp_path / "file").write_text("")
+    line = fails(monkeypatch, capsys, *flags, "--eval_out_dir", tmp_path / "file")
+    assert f"{tmp_path / 'file'} is not a folder" in line

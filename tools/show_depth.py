@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from checkpoint import load_depth_model  # noqa: E402
-from datasets import benchmark, read_image, read_split, split_folder  # noqa: E402
+from datasets import benchmark, read_image  # noqa: E402
 from layers import disp_to_depth  # noqa: E402
 from metrics import resized_depth, score_depth  # noqa: E402
 from utils import OneLineParser, UserError, atomic_write, run_script  # noqa: E402
@@ -34,19 +34,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("result.png"))
     arguments = parser.parse_args()
 
-    frames = read_split(split_folder(arguments.eval_split) / "test_files.txt")
+    bench = benchmark(arguments.eval_split, arguments.dataset)
+    frames = bench.frames(arguments.data_path)
     if not 0 <= arguments.frame < len(frames):
         raise UserError(f"--frame {arguments.frame}: the split has frames 0 to {len(frames) - 1}")
-    kind, protocol = benchmark(arguments.eval_split, arguments.dataset)
     loaded = load_depth_model(arguments.load_weights_folder)
     frame = frames[arguments.frame]
-    data = kind(arguments.data_path, [frame], loaded.height, loaded.width)
+    data = bench.dataset(arguments.data_path, [frame], loaded.height, loaded.width)
     gt = data.ground_truth(0)
     if gt is None:
         raise UserError(f"{data.depth_path(frame)}: no ground truth to compare with")
     disp = loaded.model.eval().disparity(data[0]["color"][:1].float() / 255)[0, 0]
     scaled = disp_to_depth(disp, 0.1, 100.0)[0].numpy()
-    score = score_depth(scaled, gt, protocol)
+    score = score_depth(scaled, gt, bench.protocol)
     if score is None:
         raise UserError(f"{data.depth_path(frame)}: no pixel of the ground truth counts")
     pred = np.clip(resized_depth(scaled, gt.shape) * score.ratio, *protocol.pred_range_m)
