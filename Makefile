@@ -17,7 +17,7 @@ $(READY): setup.py
 # metres by the stereo baseline) on a held-out drive, a picture.
 demo: $(READY) $(DEMO)/data/splits/test_files.txt
 	$(BIN)/python train.py @experiments/demo.args --data_path $(DEMO)/data --split $(DEMO)/data/splits --log_dir $(DEMO)/runs
-	$(BIN)/python export_gt_depth.py --data_path $(DEMO)/data --split $(DEMO)/data/splits
+	$(BIN)/python export_gt_depth.py --data_path $(DEMO)/data --split $(DEMO)/data/splits --overwrite
 	$(BIN)/python evaluate_depth.py --eval_mono --data_path $(DEMO)/data --eval_split $(DEMO)/data/splits --load_weights_folder $(WEIGHTS) --json $(DEMO)/result.json
 	$(BIN)/python evaluate_depth.py --eval_stereo --data_path $(DEMO)/data --eval_split $(DEMO)/data/splits --load_weights_folder $(WEIGHTS)
 	$(BIN)/python tools/show_depth.py --data_path $(DEMO)/data --eval_split $(DEMO)/data/splits --load_weights_folder $(WEIGHTS) --frame 20 --out $(DEMO)/result.png

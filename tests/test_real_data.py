@@ -155,7 +155,9 @@ def test_training_from_scratch_finds_motion_and_depth(monkeypatch, capsys, real_
     run(monkeypatch, "train", f"@{recipe_file}", *data, "--log_dir", tmp_path)
     out = tmp_path / "ate.json"
     run(monkeypatch, "evaluate_pose", *data, *weights, "--eval_split", "odom_6", "--json", out)
-    assert json.loads(out.read_text())["ate"]["strict"]["mean"] <= 0.03
+    result = json.loads(out.read_text())
+    assert result["ate"]["strict"]["mean"] <= 0.03
+    assert result["trajectory"]["scale"]["ate_rmse_m"] <= 3  # of 60 m driven, and not backwards
     capsys.readouterr()
     run(monkeypatch, "tools.check_against_stereo", *data, *weights)
     words = capsys.readouterr().out.replace(",", "").split()
