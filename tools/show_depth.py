@@ -49,7 +49,7 @@ def main() -> None:
     score = score_depth(scaled, gt, bench.protocol)
     if score is None:
         raise UserError(f"{data.depth_path(frame)}: no pixel of the ground truth counts")
-    pred = np.clip(resized_depth(scaled, gt.shape) * score.ratio, *protocol.pred_range_m)
+    pred = np.clip(resized_depth(scaled, gt.shape) * score.ratio, *bench.protocol.pred_range_m)
 
     rows, columns = np.nonzero(gt)
     truth = gt[rows, columns]
