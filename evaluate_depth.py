@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
-from checkpoint import DepthModel, load_depth_model, training_split
-from datasets import (
-    Benchmark,
-    GroundTruth,
-    benchmark,
-    read_image,
-    recordings,
-    write_submission,
+from checkpoint import DepthModel, load_depth_model
+from datasets import Benchmark, GroundTruth, benchmark, exported, read_image, write_submission
+from inference import (
+    Disparities,
+    chosen_disparities,
+    find_weights,
+    predict_disparities,
+    read_disparities,
+    saved_disparities,
+    seen_in_training,
 )
-from inference import predict_disparities
 from metrics import (
     DepthErrors,
     DepthSummary,
@@ -32,23 +32,20 @@ from metrics import (
     summarise,
 )
 from options import EvalDepthOptions, parse, to_json
-from released import fetch_released
 from utils import UserError, atomic_write, demand_writable, pick_device, run_script
-
-Disparities = Iterator[Float[np.ndarray, "h w"]]
 
 
 class Factor(NamedTuple):
     """What predicted depths are multiplied by, and where that comes from."""
 
     value: float
-    origin: str
+    origin: str = ""
 
     def __str__(self) -> str:
         return f"depth x {self.value:.4g} ({self.origin})"
 
 
-# Where disparities come from ----------------------------------------------------------------------
+# What is scored -----------------------------------------------------------------------------------
 
 
 def load_model(options: EvalDepthOptions, weights: Path) -> DepthModel:
@@ -81,52 +78,18 @@ def predict(options: EvalDepthOptions, loaded: DepthModel, bench: Benchmark) -> 
     )
 
 
-def read_disparities(path: Path) -> Disparities:
-    """Scaled disparities saved by this or another program."""
-    try:
-        disps = np.lib.format.open_memmap(path, mode="r")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file of disparities") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read as an array ({error})") from None
-    if disps.dtype.kind != "f" or disps.ndim != 3 or 0 in disps.shape:
-        raise UserError(f"{path}: does not hold float disparities [N h w]")
-    for i, disp in enumerate(disps):
-        if not (np.isfinite(disp).all() and (disp >= 0).all()):
-            raise UserError(f"{path}: disparity {i} has negative or non-finite values")
-        yield np.asarray(disp, np.float32)
+def from_file(options: EvalDepthOptions, bench: Benchmark) -> Disparities:
+    """The disparities of --ext_disp_to_eval, one for each frame of the benchmark."""
+    disps = read_disparities(options.ext_disp_to_eval)
+    if options.eval_eigen_to_benchmark:
+        eigen = benchmark("eigen", "kitti").frames(options.data_path)
+        disps = chosen_disparities(disps, eigen, bench.frames(options.data_path))
+    return disps
 
 
-def eigen_to_benchmark(disps: Disparities, options: EvalDepthOptions) -> Disparities:
-    """Of disparities for split eigen those whose frames eigen_benchmark has, in its order."""
-    eigen = benchmark("eigen", "kitti").frames(options.data_path)
-    chosen = set(benchmark("eigen_benchmark", "kitti").frames(options.data_path))
-    count = 0
-    for count, disp in enumerate(disps, start=1):
-        if count <= len(eigen) and eigen[count - 1] in chosen:
-            yield disp
-    if count != len(eigen):
-        raise UserError(
-            f"{options.ext_disp_to_eval}: holds {count} disparities, not eigen's {len(eigen)}"
-        )
-
-
-def saving(disps: Disparities, path: Path) -> Disparities:
-    """Hand disparities on and write them all to `path` at the end."""
-    kept = []
-    for disp in disps:
-        kept.append(disp)
-        yield disp
-    with atomic_write(path) as file:
-        np.save(file, np.stack(kept))
-    print(f"{len(kept)} scaled disparities in {path}")
-
-
-# How they are scored ------------------------------------------------------------------------------
-
-
-def read_ground_truth(path: Path, bench: Benchmark, options: EvalDepthOptions) -> GroundTruth:
+def read_ground_truth(options: EvalDepthOptions, bench: Benchmark) -> GroundTruth:
     """Exported ground truth, which must be that of the benchmark."""
+    path = options.gt_file or bench.gt_file
     gt = GroundTruth(path)
     # Predictions in a file need no images, so where those are the list, the file's frames count.
     if options.ext_disp_to_eval is None or not bench.lists_images:
@@ -135,6 +98,24 @@ def read_ground_truth(path: Path, bench: Benchmark, options: EvalDepthOptions) -
     if gt.dataset != bench.dataset.__name__:
         raise UserError(f"{path}: holds depth of {gt.dataset}: give its --dataset here too")
     return gt
+
+
+def warn_of_leakage(options: EvalDepthOptions, weights: Path, bench: Benchmark) -> None:
+    """Say so where the weights were trained on recordings that they are now scored on."""
+    split, shared = seen_in_training(weights, bench.frames(options.data_path))
+    if shared:
+        print(
+            f"WARNING: trained on split {split}, which has {len(shared)} of the recordings of "
+            f"{bench.name} (such as {min(shared)})"
+        )
+    elif bench.is_submitted and split not in (None, "benchmark"):
+        print(
+            f"WARNING: trained on split {split}. The server's images come from recordings that of "
+            "KITTI's splits only 'benchmark' leaves out: submit what was trained on that"
+        )
+
+
+# At which scale -----------------------------------------------------------------------------------
 
 
 def chosen_protocol(options: EvalDepthOptions, bench: Benchmark) -> Protocol:
@@ -146,10 +127,20 @@ def chosen_protocol(options: EvalDepthOptions, bench: Benchmark) -> Protocol:
         )
     if options.eval_stereo and protocol.stereo_scale is None:
         raise UserError(f"{protocol.name} has no stereo scale: evaluate with --eval_mono")
-    given = options.eval_stereo or options.scale_split or options.disable_median_scaling
-    if protocol.scaling == "global_median":
-        given = given or options.pred_depth_scale_factor != 1
-    return dataclasses.replace(protocol, scaling="none") if given else protocol
+    unscaled = options.eval_stereo or options.scale_split or options.disable_median_scaling
+    if options.pred_depth_scale_factor is not None and not unscaled:
+        if protocol.scaling == "per_image_median":
+            raise UserError(
+                "--pred_depth_scale_factor is undone by the median scaling of each image: add "
+                "--disable_median_scaling"
+            )
+        unscaled = True
+    if bench.is_submitted and not unscaled:
+        raise UserError(
+            f"{bench.name} takes metres: give --eval_stereo, --scale_split, "
+            "--pred_depth_scale_factor or --disable_median_scaling"
+        )
+    return dataclasses.replace(protocol, scaling="none") if unscaled else protocol
 
 
 def chosen_factor(
@@ -159,12 +150,14 @@ def chosen_factor(
     if options.eval_stereo:
         return Factor(protocol.stereo_scale, "the stereo rig's")
     if options.scale_split is None:
-        return Factor(options.pred_depth_scale_factor, "--pred_depth_scale_factor")
-    bench = benchmark(options.scale_split, options.dataset)
-    rules = chosen_protocol(options, bench)
-    gt = read_ground_truth(bench.folder / "gt_depths.npz", bench, options)
-    summary, _ = score(predict(options, loaded, bench), gt, rules, 1.0)
+        given = options.pred_depth_scale_factor
+        return Factor(1.0) if given is None else Factor(given, "--pred_depth_scale_factor")
+    bench, gt = exported(options.scale_split)
+    summary, _ = score(predict(options, loaded, bench), gt, bench.protocol, 1.0)
     return Factor(summary.ratio, f"the median ratio of {summary.images} images of {bench.name}")
+
+
+# What comes out -----------------------------------------------------------------------------------
 
 
 def score(
@@ -190,31 +183,6 @@ def score(
     if not scores:
         raise UserError(f"{gt.path}: no pixel of the ground truth counts")
     return summarise(scores), per_image
-
-
-def warn_of_leakage(weights: Path, bench: Benchmark, options: EvalDepthOptions) -> None:
-    """Say so where the weights were trained on recordings that they are now scored on."""
-    split = training_split(weights)
-    if split is None:
-        return
-    try:
-        trained_on = recordings(split)
-    except UserError:  # a split that is not here any more
-        return
-    shared = trained_on & {Path(frame.folder).name for frame in bench.frames(options.data_path)}
-    if shared:
-        print(
-            f"WARNING: trained on split {split}, which has {len(shared)} of the recordings of "
-            f"{bench.name} (such as {min(shared)})"
-        )
-    elif bench.is_submitted and split != "benchmark":
-        print(
-            f"WARNING: trained on split {split}. The server's images come from recordings that of "
-            "KITTI's splits only 'benchmark' leaves out: submit what was trained on that"
-        )
-
-
-# What comes out -----------------------------------------------------------------------------------
 
 
 def table(errors: DepthErrors | ServerErrors) -> str:
@@ -243,7 +211,7 @@ def evaluate(
         summary, _ = score(iter(kept), gt, protocol, 1.0)
         disps, factor = iter(kept), Factor(summary.ratio, "the median ratio of these very images")
     summary, per_image = score(disps, gt, protocol, factor.value)
-    print(f"\nprotocol: {protocol.describe()}" + (f", {factor}" if factor.value != 1 else ""))
+    print(f"\nprotocol: {protocol.describe()}" + (f", {factor}" if factor.origin else ""))
     print(f"ground truth: {gt.source}")
     whole = bench.official_images
     print(f"images: {summary.images} of {len(gt)}", end="")
@@ -293,21 +261,33 @@ def submit(
         if next(disps, None) is not None:
             raise UserError(f"more predictions than the {len(frames)} images of {bench.name}")
 
-    count = write_submission(path, depth_maps())
-    print(f"{factor}\n{count} depth images for KITTI's depth-prediction server in {path}")
+    write_submission(path, frames, depth_maps())
+    print(f"{factor}" if factor.origin else "depth as predicted")
+    print(f"{len(frames)} depth images for KITTI's depth-prediction server in {path}")
+
+
+def refuse_idle_flags(options: EvalDepthOptions, bench: Benchmark) -> None:
+    """Refuse flags that this benchmark has no use for."""
+    if bench.is_submitted:
+        for name in ("json", "gt_file"):
+            if getattr(options, name) is not None:
+                raise UserError(f"--{name}: {bench.name} is scored by its server, not here")
+        if options.ext_disp_to_eval is not None and options.eval_out_dir is None:
+            raise UserError(f"{bench.name} of a file needs --eval_out_dir for its zip")
+    elif options.eval_out_dir is not None and not options.save_pred_disps:
+        raise UserError("--eval_out_dir needs --save_pred_disps")
+    if options.eval_eigen_to_benchmark and bench.name != "eigen_benchmark":
+        raise UserError("--eval_eigen_to_benchmark needs --eval_split eigen_benchmark")
 
 
 def main() -> None:
     options = parse(EvalDepthOptions)
     bench = benchmark(options.eval_split, options.dataset)
+    refuse_idle_flags(options, bench)
     scored = not (options.no_eval or bench.is_submitted)
     protocol = None if options.no_eval else chosen_protocol(options, bench)
-    gt_file = options.gt_file or bench.folder / "gt_depths.npz"
-    gt = read_ground_truth(gt_file, bench, options) if scored else None
-
-    weights = options.load_weights_folder
-    if options.model_name is not None:
-        weights = fetch_released(options.model_name, base_url=options.models_url)
+    gt = read_ground_truth(options, bench) if scored else None
+    weights = find_weights(options.load_weights_folder, options.model_name, options.models_url)
     out = options.eval_out_dir or weights
     saved = out / f"disps_{bench.name}_split.npy" if options.save_pred_disps else None
     submission = out / "benchmark_submission.zip" if bench.is_submitted else None
@@ -317,18 +297,12 @@ def main() -> None:
     loaded = None
     if weights is not None:
         loaded = load_model(options, weights)
-        warn_of_leakage(weights, bench, options)
+        warn_of_leakage(options, weights, bench)
     if protocol is not None:
         factor = chosen_factor(options, protocol, loaded)
-    if loaded is not None:
-        disps = predict(options, loaded, bench)
-    else:
-        disps = read_disparities(options.ext_disp_to_eval)
-    if options.eval_eigen_to_benchmark:
-        disps = eigen_to_benchmark(disps, options)
+    disps = from_file(options, bench) if loaded is None else predict(options, loaded, bench)
     if saved is not None:
-        disps = saving(disps, saved)
-
+        disps = saved_disparities(disps, saved)
     if options.no_eval:
         deque(disps, maxlen=0)
     elif bench.is_submitted:

@@ -13,11 +13,11 @@ from numpy import ndarray
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from checkpoint import load_pose_model, training_split
-from datasets import Frame, KITTIOdom, collate, recordings
-from datasets.kitti import ODOMETRY_DRIVES, STEREO_SCALE, sequence_name
+from checkpoint import load_pose_model
+from datasets import Frame, KITTIOdom, collate
+from datasets.kitti import STEREO_SCALE, sequence_name
+from inference import find_weights, seen_in_training
 from options import EvalPoseOptions, parse, to_json
-from released import fetch_released
 from trajectory import (
     Alignment,
     TrajectoryErrors,
@@ -80,7 +80,7 @@ def count_images(data_path: Path, sequence: str, png: bool) -> int:
     return gap.index
 
 
-def read_times(path: Path, count: int) -> Float[ndarray, "N"]:
+def read_times(path: Path, count: int) -> Float[ndarray, " N"]:
     """Seconds of the first `count` frames; ten frames a second if the file does not exist."""
     if not path.exists():
         return np.arange(count) / 10
@@ -111,6 +111,8 @@ def predict(
     dataset = KITTIOdom(options.data_path, frames, height, width, (0, 1), png=options.png)
     if len(dataset) < len(frames):
         raise UserError(f"sequence {sequence}: {count} poses, but {dataset.left_out}")
+    if dataset.find_image(Frame(sequence, count, "l")) is not None:
+        print(f"WARNING: sequence {sequence} has more images than poses; the first {count} count")
     loader = DataLoader(
         dataset,
         options.batch_size,
@@ -126,21 +128,6 @@ def predict(
             raise UserError(f"{weights}: these weights predict NaN")
         batches.append(relative)
     return np.concatenate(batches)
-
-
-def warn_of_leakage(weights: Path, sequence: str) -> None:
-    """Say so where the weights were trained on this sequence."""
-    split = training_split(weights)
-    if split is None:
-        return
-    try:
-        names = recordings(split)
-    except UserError:  # a split that is not here any more
-        return
-    trained_on = {name.zfill(2) if name.isdecimal() else name for name in names}
-    drive = ODOMETRY_DRIVES.get(sequence)
-    if trained_on & {sequence, drive}:
-        print(f"WARNING: trained on split {split}, which has this sequence (raw drive {drive})")
 
 
 def window_lines(errors: dict[str, WindowError | None], sequence: str) -> str:
@@ -195,9 +182,7 @@ def draw(
 def main() -> None:
     options = parse(EvalPoseOptions)
     sequence = sequence_name(options.eval_split.partition("_")[2])
-    weights = options.load_weights_folder
-    if options.model_name is not None:
-        weights = fetch_released(options.model_name, base_url=options.models_url)
+    weights = find_weights(options.load_weights_folder, options.model_name, options.models_url)
     stem = (options.eval_out_dir or weights) / f"odom_{sequence}"
     kitti, tum = (stem.with_name(f"{stem.name}_{kind}.txt") for kind in ("kitti", "tum"))
     picture = stem.with_suffix(".png")
@@ -210,7 +195,9 @@ def main() -> None:
         count = len(gt)
     times_s = read_times(options.data_path / "sequences" / sequence / "times.txt", count)
 
-    warn_of_leakage(weights, sequence)
+    split, shared = seen_in_training(weights, [Frame(sequence, 0, "l")])
+    if shared:
+        print(f"WARNING: trained on split {split}, which has this sequence (as {min(shared)})")
     relative = predict(options, weights, sequence, count)
     pred = chain(relative)
     with atomic_write(kitti, "w") as file:

@@ -12,7 +12,7 @@ def main() -> None:
     bench = benchmark(options.split, options.dataset)
     if bench.dataset is not KITTIRaw and options.depth_axis != "velodyne_x":
         raise UserError("--depth_axis is about LiDAR scans; these are depth images")
-    path = options.gt_file or bench.folder / "gt_depths.npz"
+    path = options.gt_file or bench.gt_file
     demand_writable(path)
     if path.exists() and not options.overwrite:
         raise UserError(f"{path}: exists already; --overwrite makes it anew")
@@ -36,6 +36,7 @@ def main() -> None:
         dataset.ground_truth,
         dataset.depth_source(),
         bench.dataset.__name__,
+        options.data_path,
         options.num_workers,
         options.overwrite,
     )

@@ -1,6 +1,7 @@
-"""From weights to disparities: every image of a data set through the depth network."""
+"""Disparities to score: predicted by weights for every image of a data set, or read from a file."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -9,11 +10,39 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datasets import MonoDataset, collate
+from checkpoint import training_split
+from datasets import Frame, MonoDataset, collate, read_split, recordings, split_folder
 from layers import disp_to_depth
 from metrics import flip_post_process
 from networks import Monodepth
-from utils import UserError, count_workers
+from released import RELEASED, fetch_released
+from utils import UserError, atomic_write, count_workers
+
+Disparities = Iterator[Float[np.ndarray, "h w"]]
+
+
+def find_weights(
+    folder: Path | None, model_name: str | None, models_url: str | None
+) -> Path | None:
+    """The folder of weights that the flags name: the user's own, or a released model's.
+
+    Raises:
+        UserError: as `fetch_released`.
+    """
+    return folder if model_name is None else fetch_released(model_name, base_url=models_url)
+
+
+def seen_in_training(weights: Path, scored: list[Frame]) -> tuple[str | None, set[str]]:
+    """The split that weights were trained on, if known, and the scored recordings that it has."""
+    released = RELEASED.get(weights.resolve().name)
+    split = training_split(weights) if released is None else released.split
+    if split is None:
+        return None, set()
+    try:
+        trained_on = read_split(split_folder(split) / "train_files.txt")
+    except UserError:  # a split that is not here any more
+        return split, set()
+    return split, recordings(trained_on) & recordings(scored)
 
 
 def predict_disparities(
@@ -24,7 +53,7 @@ def predict_disparities(
     min_depth: float,
     max_depth: float,
     post_process: bool = False,
-) -> Iterator[Float[np.ndarray, "H W"]]:
+) -> Disparities:
     """Scaled disparity (1 / depth) of each sample's target, at the network's size.
 
     Runs where the model is, with a progress bar.
@@ -57,3 +86,53 @@ def predict_disparities(
                 raise UserError("these weights predict NaN: choose others")
             bar.update(len(images))
             yield from disps
+
+
+def read_disparities(path: Path) -> Disparities:
+    """Scaled disparities [N h w] saved by this or another program.
+
+    Raises:
+        UserError: missing, no such array, or negative or non-finite values.
+    """
+    try:
+        disps = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file of disparities") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read as an array ({error})") from None
+    if disps.dtype.kind != "f" or disps.ndim != 3 or 0 in disps.shape:
+        raise UserError(f"{path}: does not hold float disparities [N h w]")
+    for i, disp in enumerate(disps):
+        if not (np.isfinite(disp).all() and (disp >= 0).all()):
+            raise UserError(f"{path}: disparity {i} has negative or non-finite values")
+        yield np.asarray(disp, np.float32)
+
+
+def chosen_disparities(disps: Disparities, frames: list[Frame], chosen: list[Frame]) -> Disparities:
+    """Of one disparity per frame those of the chosen frames, in the order of `frames`.
+
+    Raises:
+        UserError: there are more or fewer disparities than frames.
+    """
+    wanted = set(chosen)
+    count = 0
+    for count, disp in enumerate(disps, start=1):
+        if count <= len(frames) and frames[count - 1] in wanted:
+            yield disp
+    if count != len(frames):
+        raise UserError(f"there are {count} disparities for {len(frames)} frames")
+
+
+def saved_disparities(disps: Iterable[Float[np.ndarray, "h w"]], path: Path) -> Disparities:
+    """Hand disparities on, and write them all to `path` as [N h w] at the end."""
+    kept = []
+    for disp in disps:
+        kept.append(disp)
+        yield disp
+    shape = (len(kept), *kept[0].shape)
+    header = {"descr": kept[0].dtype.str, "fortran_order": False, "shape": shape}
+    with atomic_write(path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for disp in kept:  # not stacked: that would take the memory twice
+            file.write(np.ascontiguousarray(disp).data)
+    print(f"{len(kept)} scaled disparities in {path}")

@@ -86,8 +86,8 @@ class Protocol:
         """One line for people."""
         return (
             f"{self.name}: ground truth {self.gt_range_m[0]:g}-{self.gt_range_m[1]:g} m, "
-            f"{self.crop.__name__.replace('_', ' ')}, predictions clipped to "
-            f"{self.pred_range_m[0]:g}-{self.pred_range_m[1]:g} m after {SCALINGS[self.scaling]}"
+            f"{self.crop.__name__.replace('_', ' ')}, {SCALINGS[self.scaling]}, predictions "
+            f"clipped to {self.pred_range_m[0]:g}-{self.pred_range_m[1]:g} m"
         )
 
 

@@ -160,14 +160,20 @@ class OptimOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
-class RuntimeOptions(Options):
-    """machine"""
+class WorkersOptions(Options):
+    """workers"""
 
-    no_cuda: bool = flag(False, "stay on the CPU")
-    num_workers: int = flag(-1, "processes that load data; -1: as many as cores, 12 at most")
+    num_workers: int = flag(-1, "that load data side by side; -1: as many as cores, 12 at most")
 
     def check(self) -> None:
         self._demand(self.num_workers >= -1, "--num_workers must be 0 or more, or -1")
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeOptions(WorkersOptions):
+    """machine"""
+
+    no_cuda: bool = flag(False, "stay on the CPU")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,7 +253,7 @@ class TrainOptions(
 
 
 @dataclasses.dataclass(frozen=True)
-class ExportOptions(SourceOptions):
+class ExportOptions(WorkersOptions, SourceOptions):
     """Export the ground truth of a split for evaluate_depth.py."""
 
     split: str = flag("eigen", "benchmark, name of a folder in splits/, or the path of one")
@@ -258,10 +264,6 @@ class ExportOptions(SourceOptions):
     )
     gt_file: Path | None = flag(None, "file to write (default: gt_depths.npz in the split)")
     overwrite: bool = flag(False, "replace an existing file instead of refusing")
-    num_workers: int = flag(-1, "frames worked on at once; -1: as many as cores, 12 at most")
-
-    def check(self) -> None:
-        self._demand(self.num_workers >= -1, "--num_workers must be 0 or more, or -1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,13 +292,13 @@ class EvalDepthOptions(WeightsOptions, RuntimeOptions, DepthRangeOptions, Source
     )
     batch_size: int = flag(16, "images per pass")
     eval_split: str = flag("eigen", "benchmark, or the path of a split folder")
-    eval_mono: bool = flag(False, "evaluate with per-image median scaling")
+    eval_mono: bool = flag(False, "scale predictions as the benchmark does, by the median")
     eval_stereo: bool = flag(False, "evaluate in metres, by the scale of the stereo rig")
     post_process: bool = flag(False, "average with the prediction of the mirrored image")
     disable_median_scaling: bool = flag(False, "score the predictions as they are")
-    pred_depth_scale_factor: float = flag(1.0, "multiply predicted depths by this")
+    pred_depth_scale_factor: float | None = flag(None, "multiply predicted depths by this")
     scale_split: str | None = flag(
-        None, "multiply predicted depths by the median ratio on this split with ground truth"
+        None, "multiply predicted depths by the median ratio on this split, once it is exported"
     )
     ext_disp_to_eval: Path | None = flag(None, ".npy of scaled disparities [N h w] to score")
     eval_eigen_to_benchmark: bool = flag(
@@ -304,12 +306,16 @@ class EvalDepthOptions(WeightsOptions, RuntimeOptions, DepthRangeOptions, Source
     )
     save_pred_disps: bool = flag(False, "save the scaled disparities as .npy")
     no_eval: bool = flag(False, "predict and save only")
-    eval_out_dir: Path | None = flag(None, "folder for saved disparities (default: the weights')")
+    eval_out_dir: Path | None = flag(
+        None, "folder for saved disparities or the submission (default: the weights')"
+    )
     gt_file: Path | None = flag(None, "ground truth (default: gt_depths.npz in the split)")
     json: Path | None = flag(None, "also write the result to this file")
 
     def check(self) -> None:
-        self._demand_positive("batch_size", "pred_depth_scale_factor")
+        self._demand_positive("batch_size")
+        if self.pred_depth_scale_factor is not None:
+            self._demand_positive("pred_depth_scale_factor")
         self._demand(
             self.eval_mono != self.eval_stereo, "choose one of --eval_mono and --eval_stereo"
         )
@@ -319,39 +325,25 @@ class EvalDepthOptions(WeightsOptions, RuntimeOptions, DepthRangeOptions, Source
             weights == predicting,
             "give one of --load_weights_folder, --model_name and --ext_disp_to_eval",
         )
-        for name in ("post_process", "save_pred_disps", "no_eval", "scale_split"):
+        for name in ("post_process", "save_pred_disps", "no_eval", "scale_split", "num_layers"):
             good = predicting or not getattr(self, name)
             self._demand(good, f"--{name} needs --load_weights_folder: nothing is predicted")
         good = not (self.eval_eigen_to_benchmark and predicting)
         self._demand(good, "--eval_eigen_to_benchmark needs --ext_disp_to_eval")
-        good = not self.eval_eigen_to_benchmark or self.eval_split == "eigen_benchmark"
-        self._demand(good, "--eval_eigen_to_benchmark needs --eval_split eigen_benchmark")
         if self.no_eval:
             self._demand(self.save_pred_disps, "--no_eval without --save_pred_disps does nothing")
-            self._demand(self.json is None, "--no_eval leaves nothing to write to --json")
-            self._demand(self.scale_split is None, "--no_eval leaves nothing for --scale_split")
-        submitting = self.eval_split == "benchmark" and not self.no_eval
-        good = self.eval_out_dir is None or self.save_pred_disps or submitting
-        self._demand(good, "--eval_out_dir needs --save_pred_disps")
-        factors = (
-            self.eval_stereo,
-            self.pred_depth_scale_factor != 1,
-            self.scale_split is not None,
-        )
+            for name in ("json", "gt_file", "scale_split", "pred_depth_scale_factor"):
+                good = getattr(self, name) is None
+                self._demand(good, f"--no_eval leaves nothing to do for --{name}")
+            good = not self.disable_median_scaling
+            self._demand(good, "--no_eval leaves nothing to do for --disable_median_scaling")
+        factors = ("pred_depth_scale_factor", "scale_split")
+        given = self.eval_stereo + sum(getattr(self, name) is not None for name in factors)
         self._demand(
-            sum(factors) <= 1,
+            given <= 1,
             "--eval_stereo, --pred_depth_scale_factor and --scale_split each set the factor of "
             "predicted depths: give one",
         )
-        if submitting:
-            self._demand(
-                any(factors),
-                "--eval_split benchmark writes metres: give --eval_stereo, --scale_split or "
-                "--pred_depth_scale_factor",
-            )
-            self._demand(self.json is None, "--eval_split benchmark has no result for --json")
-            good = predicting or self.eval_out_dir is not None
-            self._demand(good, "--eval_split benchmark of a file needs --eval_out_dir")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,30 +52,32 @@ TIMEOUT_S = 30.0
 
 
 class Released(NamedTuple):
-    """A released model's file, its published MD5, and its published scores on KITTI Eigen."""
+    """A released model's file, training split, published MD5 and scores on KITTI Eigen."""
 
     file: str
+    split: str  # that it was trained on
     md5: str | None = None
     abs_rel: float | None = None
     a1: float | None = None
 
 
+ZHOU, FULL, ODOM = "eigen_zhou", "eigen_full", "odom"
 RELEASED: dict[str, Released] = {
     name: Released(f"{name}.zip", *published)
     for name, *published in (
-        ("mono_640x192", "a964b8356e08a02d009609d9e3928f7c", 0.115, 0.877),
-        ("stereo_640x192", "3dfb76bcff0786e4ec07ac00f658dd07", 0.109, 0.864),
-        ("mono+stereo_640x192", "c024d69012485ed05d7eaa9617a96b81", 0.106, 0.874),
-        ("mono_no_pt_640x192", "9c2f071e35027c895a4728358ffc913a", 0.132, 0.845),
-        ("stereo_no_pt_640x192", "41ec2de112905f85541ac33a854742d1", 0.130, 0.831),
-        ("mono+stereo_no_pt_640x192", "46c3b824f541d143a45c37df65fbab0a", 0.127, 0.836),
-        ("mono_1024x320", "0ab0766efdfeea89a0d9ea8ba90e1e63", 0.115, 0.879),
-        ("stereo_1024x320", "afc2f2126d70cf3fdf26b550898b501a", 0.107, 0.874),
-        ("mono+stereo_1024x320", "cdc5fc9b23513c07d5b19235d9ef08f7", 0.106, 0.876),
-        ("mono_odom_640x192",),
-        ("mono+stereo_odom_640x192",),
-        ("mono_resnet50_640x192",),
-        ("mono_resnet50_no_pt_640x192",),
+        ("mono_640x192", ZHOU, "a964b8356e08a02d009609d9e3928f7c", 0.115, 0.877),
+        ("stereo_640x192", FULL, "3dfb76bcff0786e4ec07ac00f658dd07", 0.109, 0.864),
+        ("mono+stereo_640x192", ZHOU, "c024d69012485ed05d7eaa9617a96b81", 0.106, 0.874),
+        ("mono_no_pt_640x192", ZHOU, "9c2f071e35027c895a4728358ffc913a", 0.132, 0.845),
+        ("stereo_no_pt_640x192", FULL, "41ec2de112905f85541ac33a854742d1", 0.130, 0.831),
+        ("mono+stereo_no_pt_640x192", ZHOU, "46c3b824f541d143a45c37df65fbab0a", 0.127, 0.836),
+        ("mono_1024x320", ZHOU, "0ab0766efdfeea89a0d9ea8ba90e1e63", 0.115, 0.879),
+        ("stereo_1024x320", FULL, "afc2f2126d70cf3fdf26b550898b501a", 0.107, 0.874),
+        ("mono+stereo_1024x320", ZHOU, "cdc5fc9b23513c07d5b19235d9ef08f7", 0.106, 0.876),
+        ("mono_odom_640x192", ODOM),
+        ("mono+stereo_odom_640x192", ODOM),
+        ("mono_resnet50_640x192", ZHOU),
+        ("mono_resnet50_no_pt_640x192", ZHOU),
     )
 }
 

@@ -160,7 +160,7 @@ def score_trajectory(
     return TrajectoryErrors(*segment_errors(pred, gt), ate_rmse(pred, gt), *rpe(pred, gt))
 
 
-def path_length(poses: Float[ndarray, "N 4 4"]) -> Float[ndarray, "N"]:
+def path_length(poses: Float[ndarray, "N 4 4"]) -> Float[ndarray, " N"]:
     """Distance driven up to each camera."""
     steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
     return np.concatenate([[0.0], np.cumsum(steps)])
@@ -207,7 +207,7 @@ def rpe(pred: Float[ndarray, "N 4 4"], gt: Float[ndarray, "N 4 4"]) -> tuple[flo
 
 def _motion_errors(
     pred: Float[ndarray, "N 4 4"], gt: Float[ndarray, "N 4 4"], start: ndarray, end: ndarray
-) -> tuple[Float[ndarray, "n"], Float[ndarray, "n"]]:
+) -> tuple[Float[ndarray, " n"], Float[ndarray, " n"]]:
     """Length and angle (radians) of inv(predicted motion) . true motion from starts to ends."""
     pred_motion = np.linalg.inv(pred[start]) @ pred[end]
     gt_motion = np.linalg.inv(gt[start]) @ gt[end]
@@ -265,7 +265,7 @@ def write_kitti(file: TextIOBase, poses: Float[ndarray, "N 4 4"]) -> None:
 
 
 def write_tum(
-    file: TextIOBase, poses: Float[ndarray, "N 4 4"], times_s: Float[ndarray, "N"]
+    file: TextIOBase, poses: Float[ndarray, "N 4 4"], times_s: Float[ndarray, " N"]
 ) -> None:
     """TUM's format: `time tx ty tz qx qy qz qw` per pose, the quaternion of the camera's axes."""
     quaternions = Rotation.from_matrix(poses[:, :3, :3]).as_quat()

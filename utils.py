@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+UMASK = os.umask(0)  # asking means setting, which is not for threads
+os.umask(UMASK)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -98,6 +100,16 @@ def in_parallel(
     return [future.result() for future in futures]
 
 
+def readable_size(size: int) -> str:
+    """A number of bytes as people read it: 4.2 MB."""
+    value = float(size)
+    for unit in ("B", "kB", "MB"):
+        if value < 1000:
+            return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:.0f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB" if value < 10 else f"{value:.0f} GB"
+
+
 def read_lines(path: Path, what: str, way_out: str) -> list[str]:
     """Lines of a text file that a user gave.
 
@@ -137,13 +149,11 @@ def atomic_write(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(descriptor, mode) as file:
+        with os.fdopen(descriptor, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
+        os.chmod(name, 0o666 & ~UMASK)
         os.replace(name, path)
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):

@@ -1,9 +1,16 @@
-from .benchmarks import BENCHMARKS, DATASETS, Benchmark, benchmark
+from .benchmarks import (
+    BENCHMARKS,
+    DATASETS,
+    Benchmark,
+    benchmark,
+    exported,
+    recordings,
+)
 from .ground_truth import GroundTruth, export_ground_truth, write_ground_truth
 from .kitti import KITTIDepth, KITTIOdom, KITTIRaw
 from .kitti_benchmark import KITTIBenchmark, write_submission
 from .mono_dataset import MonoDataset, collate, read_image
-from .splits import SPLITS, Frame, read_split, recordings, split_folder
+from .splits import SPLITS, Frame, read_split, split_folder
 
 __all__ = [
     "BENCHMARKS",
@@ -20,6 +27,7 @@ __all__ = [
     "benchmark",
     "collate",
     "export_ground_truth",
+    "exported",
     "read_image",
     "read_split",
     "recordings",

@@ -1,20 +1,22 @@
 """Which frames, which data set and which rules belong to a benchmark's name."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from metrics import Protocol
 from utils import UserError
 
-from .kitti import EIGEN, IMPROVED, KITTIDepth, KITTIOdom, KITTIRaw
+from .ground_truth import GroundTruth
+from .kitti import EIGEN, IMPROVED, ODOMETRY_DRIVES, KITTIDepth, KITTIOdom, KITTIRaw
 from .kitti_benchmark import (
     COMPLETION,
-    IMAGES,
+    OFFICIAL_IMAGES,
     PREDICTION,
     REPORT,
     SELECTION,
     SERVER,
     KITTIBenchmark,
+    KITTIDepthCrop,
 )
 from .mono_dataset import MonoDataset
 from .splits import SPLITS, Frame, read_split, split_folder
@@ -45,6 +47,11 @@ class Benchmark(NamedTuple):
         return self.folder.resolve().name
 
     @property
+    def gt_file(self) -> Path:
+        """Where its ground truth is exported to by default."""
+        return self.folder / "gt_depths.npz"
+
+    @property
     def lists_images(self) -> bool:
         """Whether the images that are there make the list of frames."""
         return self.subset is not None and not (self.folder / "test_files.txt").is_file()
@@ -52,7 +59,7 @@ class Benchmark(NamedTuple):
     @property
     def official_images(self) -> int | None:
         """How many images the official archive has, where that is known."""
-        return IMAGES.get(self.subset)
+        return OFFICIAL_IMAGES.get(self.subset)
 
     @property
     def is_submitted(self) -> bool:
@@ -76,7 +83,7 @@ BENCHMARKS = {
         Benchmark(SPLITS / "eigen", KITTIRaw, EIGEN),
         Benchmark(SPLITS / "eigen_benchmark", KITTIDepth, IMPROVED),
         Benchmark(SPLITS / "benchmark", KITTIBenchmark, SERVER, PREDICTION),
-        Benchmark(SPLITS / "benchmark_scale", KITTIDepth, IMPROVED),
+        Benchmark(SPLITS / "benchmark_scale", KITTIDepthCrop, IMPROVED),
         Benchmark(SPLITS / "benchmark_val", KITTIBenchmark, SERVER, SELECTION),
         Benchmark(SPLITS / "benchmark_report", KITTIBenchmark, REPORT, COMPLETION),
     )
@@ -102,3 +109,29 @@ def benchmark(split: str, dataset: str) -> Benchmark:
             f"benchmark '{known.folder.name}' is not made of --dataset {dataset}: leave it out"
         )
     return known
+
+
+def exported(split: str) -> tuple[Benchmark, GroundTruth]:
+    """A split with its exported ground truth, which says of which data set it is.
+
+    Raises:
+        UserError: no such split, no ground truth in it, or one of a data set without depth.
+    """
+    bench = benchmark(split, "kitti")
+    gt = GroundTruth(bench.gt_file)
+    kinds = {kind.__name__: kind for kind in (*DATASETS.values(), bench.dataset)}
+    kind = kinds.get(gt.dataset)
+    if kind is None or kind.protocol is None:
+        raise UserError(f"{gt.path}: holds depth of {gt.dataset}, which cannot be scored here")
+    if kind is not bench.dataset:
+        bench = bench._replace(dataset=kind, protocol=kind.protocol)
+    return bench, gt
+
+
+def recordings(frames: list[Frame]) -> set[str]:
+    """Names of the raw recordings (drives) of frames, whatever data set has them.
+
+    Odometry sequences are given as the drives they were cut from, where that is known.
+    """
+    names = {PurePosixPath(frame.folder).name for frame in frames}
+    return {ODOMETRY_DRIVES.get(name.zfill(2), name) for name in names}

@@ -36,6 +36,7 @@ def export_ground_truth(
     depth_map: Callable[[int], np.ndarray],
     source: str,
     dataset: str,
+    data_path: Path,
     workers: int,
     overwrite: bool = False,
 ) -> int:
@@ -46,23 +47,30 @@ def export_ground_truth(
 
     Args:
         source, dataset: as `write_ground_truth`.
+        data_path: where the data lies; parts made from other data are of another export.
         workers: threads; -1 for one per core.
-        overwrite: throw away parts of another export.
+        overwrite: start anew, throwing away the parts that lie there.
 
     Raises:
         UserError: the parts that lie there are of another export.
     """
     folder = path.with_name(f"{path.name}.parts")
     about = folder / "export.json"
-    content = {"source": source, "dataset": dataset, "frames": [str(frame) for frame in frames]}
-    same = about.is_file() and about.read_text(encoding="utf-8") == json.dumps(content)
-    if folder.exists() and not same:
-        if not overwrite:
-            raise UserError(f"{folder}: left by another export; continue that, or add --overwrite")
+    content = json.dumps(
+        {
+            "source": source,
+            "dataset": dataset,
+            "data_path": str(data_path.resolve()),
+            "frames": [str(frame) for frame in frames],
+        }
+    )
+    if folder.exists() and overwrite:
         shutil.rmtree(folder)
-    if not same:
+    if not folder.exists():
         with atomic_write(about, "w") as file:
-            json.dump(content, file)
+            file.write(content)
+    elif not about.is_file() or about.read_text(encoding="utf-8") != content:
+        raise UserError(f"{folder}: left by another export; continue that, or add --overwrite")
     parts = [folder / f"{i:06d}.npz" for i in range(len(frames))]
     missing = [i for i, part in enumerate(parts) if not part.is_file()]
 
@@ -133,6 +141,8 @@ class GroundTruth:
         return len(self.frames)
 
     def __getitem__(self, i: int) -> Float[np.ndarray, "H W"]:
+        if not 0 <= i < len(self):
+            raise IndexError(i)
         return self._read(f"depth_{i:06d}", "f", 2)
 
     def _read(self, name: str, kind: str, dimensions: int) -> np.ndarray:

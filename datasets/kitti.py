@@ -21,6 +21,7 @@ from .velodyne import (
 
 CAMERA = {"l": 2, "r": 3}
 METRES_PER_UNIT = 1 / 256  # of the 16-bit depth images
+IMPROVED_SOURCE = "improved KITTI depth images (accumulated LiDAR)"
 STEREO_SCALE = 5.4  # the rig's 0.54 m over the nominal baseline of 0.1
 # The raw recordings that the odometry sequences with poses are made of (its development kit).
 ODOMETRY_DRIVES = {
@@ -107,7 +108,7 @@ class KITTIDepth(KITTIRaw):
         return read_depth_png(self.depth_path(frame))
 
     def depth_source(self) -> str:
-        return "improved KITTI depth images (accumulated LiDAR)"
+        return IMPROVED_SOURCE
 
 
 class KITTIOdom(MonoDataset):
@@ -156,6 +157,8 @@ def sequence_name(folder: str) -> str:
 def read_poses(path: Path) -> Float[np.ndarray, "N 4 4"]:
     """Poses from lines of twelve numbers, the rows of a 3x4 matrix.
 
+    The number of the line, counted from 0, may stand before them.
+
     Raises:
         UserError: missing file or a line that is no pose (named with its number).
     """
@@ -165,7 +168,10 @@ def read_poses(path: Path) -> Float[np.ndarray, "N 4 4"]:
     poses = np.tile(np.eye(4), (len(lines), 1, 1))
     for number, line in enumerate(lines, start=1):
         try:
-            poses[number - 1, :3] = np.array(line.split(), np.float64).reshape(3, 4)
+            numbers = np.array(line.split(), np.float64)
+            if len(numbers) == 13 and numbers[0] == number - 1:
+                numbers = numbers[1:]
+            poses[number - 1, :3] = numbers.reshape(3, 4)
             good = np.isfinite(poses[number - 1]).all()
             good = good and abs(np.linalg.det(poses[number - 1, :3, :3]) - 1) < 0.1
         except ValueError:

@@ -11,14 +11,22 @@ from PIL import Image
 from metrics import Protocol
 from utils import UserError, atomic_write, read_lines
 
-from .kitti import CAMERA, METRES_PER_UNIT, STEREO_SCALE, demand_camera, read_depth_png
+from .kitti import (
+    CAMERA,
+    IMPROVED_SOURCE,
+    METRES_PER_UNIT,
+    STEREO_SCALE,
+    KITTIDepth,
+    demand_camera,
+    read_depth_png,
+)
 from .mono_dataset import MonoDataset, read_image
 from .splits import Frame
 
 SELECTION = "val_selection_cropped"
 COMPLETION = "test_depth_completion_anonymous"
 PREDICTION = "test_depth_prediction_anonymous"
-IMAGES = {SELECTION: 1000, COMPLETION: 1000, PREDICTION: 500}  # in the official archive
+OFFICIAL_IMAGES = {SELECTION: 1000, COMPLETION: 1000, PREDICTION: 500}
 
 SERVER = Protocol(
     "KITTI depth benchmark (validation selection)",
@@ -89,7 +97,7 @@ class KITTIBenchmark(MonoDataset):
 
     def depth_source(self) -> str:
         if all(_subset(frame) == SELECTION for frame in self.frames):
-            return "improved KITTI depth images (accumulated LiDAR)"
+            return IMPROVED_SOURCE
         return "input LiDAR of the depth-completion benchmark: sparse, and no ground truth"
 
     def _path(self, frame: Frame, kind: str) -> Path:
@@ -100,6 +108,35 @@ class KITTIBenchmark(MonoDataset):
         if drive:
             name = f"{drive}_{inner}_{frame.index:010d}_image_{CAMERA[frame.side]:02d}.png"
         return _subset_folder(self.data_path, subset) / kind / name
+
+
+class KITTIDepthCrop(KITTIDepth):
+    """Raw images with improved ground truth, cut to the 1216x352 of the benchmark's images.
+
+    They lose the sky and a little on both sides: width in the middle, height at the top. A network
+    sees such a cut larger, and its depth is another by some percent.
+    """
+
+    def resize(self, image: Image.Image) -> Image.Image:
+        rows, columns = benchmark_crop(image.height, image.width)
+        box = (columns.start, rows.start, columns.stop, rows.stop)
+        return super().resize(image.crop(box))
+
+    def calibrated_K(self, frame: Frame) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
+        K, (width, height) = super().calibrated_K(frame)
+        rows, columns = benchmark_crop(height, width)
+        K = K - np.array([[0, 0, columns.start], [0, 0, rows.start], [0, 0, 0]])
+        return K, (columns.stop - columns.start, rows.stop - rows.start)
+
+    def read_depth(self, frame: Frame) -> Float[np.ndarray, "H W"]:
+        depth_m = super().read_depth(frame)
+        return depth_m[benchmark_crop(*depth_m.shape)]
+
+
+def benchmark_crop(height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of a raw image that the benchmark's images keep; all of a smaller one."""
+    left, top = max(width - 1216, 0) // 2, max(height - 352, 0)
+    return slice(top, height), slice(left, left + min(width, 1216))
 
 
 def _subset(frame: Frame) -> str:
@@ -130,15 +167,22 @@ def depth_to_png(depth_m: Float[np.ndarray, "H W"]) -> Image.Image:
     return Image.fromarray(np.clip(units, 1, 65535).astype(np.uint16))
 
 
-def write_submission(path: Path, maps: Iterable[Float[np.ndarray, "H W"]]) -> int:
-    """The zip that the server takes: 0000000000.png and so on at its root. Returns their number.
+def write_submission(
+    path: Path, frames: list[Frame], maps: Iterable[Float[np.ndarray, "H W"]]
+) -> None:
+    """The zip that the server takes: 0000000000.png to 0000000499.png at its root.
 
     Args:
-        maps: predicted depth in metres, in the order of the test images, at their size.
+        frames: the test images, in any order.
+        maps: their predicted depth in metres, at their size.
+
+    Raises:
+        UserError: not each of the test images once; nothing is written then.
     """
-    count = 0
+    wanted = OFFICIAL_IMAGES[PREDICTION]
+    if sorted(frame.index for frame in frames) != list(range(wanted)):
+        raise UserError(f"{path}: the server wants images 0 to {wanted - 1}, each once")
     with atomic_write(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for count, depth_m in enumerate(maps, start=1):
-            with archive.open(f"{count - 1:010d}.png", "w") as member:
+        for frame, depth_m in zip(frames, maps, strict=True):
+            with archive.open(f"{frame.index:010d}.png", "w") as member:
                 depth_to_png(depth_m).save(member, format="PNG")
-    return count

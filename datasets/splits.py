@@ -84,13 +84,3 @@ def split_folder(name: str) -> Path:
             return folder
     known = ", ".join(sorted(path.name for path in SPLITS.iterdir() if path.is_dir()))
     raise UserError(f"split '{name}' is neither a folder nor one of: {known}")
-
-
-def recordings(split: str) -> set[str]:
-    """Names of the recordings (drives, sequences) that a split trains on.
-
-    Raises:
-        UserError: as `split_folder` and `read_split`.
-    """
-    frames = read_split(split_folder(split) / "train_files.txt")
-    return {PurePosixPath(frame.folder).name for frame in frames}

@@ -11,7 +11,7 @@ from utils import UserError, read_lines
 DepthAxis = Literal["velodyne_x", "camera_z"]
 
 
-def read_calibration(path: Path) -> dict[str, Float[np.ndarray, "n"]]:
+def read_calibration(path: Path) -> dict[str, Float[np.ndarray, " n"]]:
     """The numeric entries of a `name: numbers` file.
 
     Raises:
@@ -29,7 +29,7 @@ def read_calibration(path: Path) -> dict[str, Float[np.ndarray, "n"]]:
 
 def calibration_matrix(
     path: Path, name: str, *shape: int
-) -> Float[np.ndarray, "rows cols"] | Float[np.ndarray, "n"]:
+) -> Float[np.ndarray, "rows cols"] | Float[np.ndarray, " n"]:
     """One entry of a calibration file in the given shape.
 
     Raises:

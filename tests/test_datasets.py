@@ -420,7 +420,17 @@ def test_poses_are_read_or_the_line_is_named(tmp_path):
     good = "1 0 0 5 0 1 0 6 0 0 1 7\n"
     path.write_text(good + "\n\n")
     assert len(read_poses(path)) == 1
-    for bad in ("1 2 3", "nan " * 12, "0 " * 12, "1 0 0 inf 0 1 0 6 0 0 1 7", "a b", ""):
+    path.write_text(f"0 {good}1 {good}")
+    assert read_poses(path)[1, :, 3].tolist() == [5, 6, 7, 1]
+    for bad in (
+        f"7 {good.strip()}",
+        "1 2 3",
+        "nan " * 12,
+        "0 " * 12,
+        "1 0 0 inf 0 1 0 6 0 0 1 7",
+        "a b",
+        "",
+    ):
         path.write_text(f"{good}{bad}\n{good}")
         with pytest.raises(UserError, match="00.txt:2"):
             read_poses(path)

@@ -1,5 +1,7 @@
 """Exporting ground truth: parallel, continued, never over an older file unless told."""
 
+import shutil
+
 import numpy as np
 import pytest
 from scripts import fails, run
@@ -90,6 +92,20 @@ def test_existing_files_are_replaced_only_when_told(monkeypatch, capsys, sample,
     assert "z of the camera" in GroundTruth(out).source
 
 
+def test_parts_made_from_other_data_are_not_mixed_in(monkeypatch, capsys, sample, split, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(sample, other)
+    scans = other / DRIVE / "velodyne_points/data"
+    (scans / "0000000009.bin").write_bytes(b"broken")
+    assert "no velodyne scan" in fails(
+        monkeypatch, capsys, "export_gt_depth", "--data_path", other, "--split", split
+    )
+    line = fails(monkeypatch, capsys, "export_gt_depth", "--data_path", sample, "--split", split)
+    assert "left by another export" in line
+    export(monkeypatch, sample, split, "--overwrite")
+    assert "earlier run" not in capsys.readouterr().out
+
+
 def test_parts_of_another_export_are_not_mixed_in(monkeypatch, capsys, sample, split, tmp_path):
     out = tmp_path / "gt.npz"
     frames = [Frame(DRIVE, 2, "l"), Frame(DRIVE, 3, "l")]
@@ -100,7 +116,7 @@ def test_parts_of_another_export_are_not_mixed_in(monkeypatch, capsys, sample, s
         return np.ones((2, 3), np.float32)
 
     with pytest.raises(UserError, match="power cut"):
-        export_ground_truth(out, frames, stops, "somewhere", "KITTIRaw", 1)
+        export_ground_truth(out, frames, stops, "somewhere", "KITTIRaw", tmp_path, 1)
     flags = ("--data_path", sample, "--split", split, "--gt_file", out)
     assert "left by another export" in fails(monkeypatch, capsys, "export_gt_depth", *flags)
     run(monkeypatch, "export_gt_depth", *flags, "--overwrite")
@@ -118,12 +134,12 @@ def test_a_damaged_part_is_named(tmp_path):
 
     args = (tmp_path / "gt.npz", frames)
     with pytest.raises(UserError):
-        export_ground_truth(*args, stops, "somewhere", "KITTIRaw", 1)
+        export_ground_truth(*args, stops, "somewhere", "KITTIRaw", tmp_path, 1)
     part = tmp_path / "gt.npz.parts" / "000000.npz"
     part.write_bytes(part.read_bytes()[:40])
     with pytest.raises(UserError, match="000000.npz: is damaged"):
         export_ground_truth(
-            *args, lambda i: np.ones((2, 3), np.float32), "somewhere", "KITTIRaw", 1
+            *args, lambda i: np.ones((2, 3), np.float32), "somewhere", "KITTIRaw", tmp_path, 1
         )
     assert not (tmp_path / "gt.npz").exists()
 
@@ -157,6 +173,12 @@ def test_eigen_predictions_are_scored_on_its_benchmark_subset(
     printed = capsys.readouterr().out
     assert "images: 652 of 652" in printed and "& 0.000 & 0.000" in printed
     np.save(tmp_path / "d.npy", disps[:-1])
-    assert "696 disparities, not eigen's 697" in fails(
-        monkeypatch, capsys, "evaluate_depth", *flags
-    )
+    assert "696 disparities for 697 frames" in fails(monkeypatch, capsys, "evaluate_depth", *flags)
+
+
+def test_where_the_time_goes_is_measured(monkeypatch, capsys, sample, split):
+    run(monkeypatch, "benchmarks.export_ground_truth", "--data_path", sample, "--split", split)
+    printed = capsys.readouterr().out
+    assert "8 scans of about" in printed
+    for what in ("read, cached", "project", "write"):
+        assert what in printed

@@ -14,12 +14,13 @@ from PIL import Image
 from scripts import fails, run
 
 import checkpoint
-from datasets import Frame, KITTIBenchmark, benchmark
+from datasets import SPLITS, Frame, KITTIBenchmark, benchmark
 from datasets.kitti_benchmark import (
     COMPLETION,
     PREDICTION,
     SELECTION,
     SERVER,
+    KITTIDepthCrop,
     depth_to_png,
     write_submission,
 )
@@ -72,7 +73,7 @@ def archive(tmp_path_factory):
         if i < 2:
             put(path, smooth_image(i))
         else:
-            path.symlink_to(path.with_name("0000000001.png"))
+            shutil.copy(path.with_name("0000000001.png"), path)
     return root
 
 
@@ -124,6 +125,29 @@ def test_every_image_has_its_own_camera(archive):
         with pytest.raises(UserError, match=words):
             data.calibrated_K(data.frames[0])
     path.write_text(K.format(cy=17.5))
+
+
+def test_images_for_the_scale_are_cut_as_the_benchmarks(tmp_path):
+    """A raw frame whose pixels say where they were; image, depth and camera agree on the cut."""
+    height, width = 375, 1242
+    drive = "2011_09_26/2011_09_26_drive_0001_sync"
+    rows, columns = np.mgrid[:height, :width]
+    place = np.stack([rows % 256, columns % 256, columns // 256], -1).astype(np.uint8)
+    put(tmp_path / drive / "image_02/data/0000000005.png", Image.fromarray(place))
+    depth = Image.fromarray((256 * (1 + rows % 100)).astype(np.uint16))
+    put(tmp_path / drive / "proj_depth/groundtruth/image_02/0000000005.png", depth)
+    (tmp_path / "2011_09_26/calib_cam_to_cam.txt").write_text(
+        "S_rect_02: 1242 375\nP_rect_02: 720 0 610 45 0 720 173 0.2 0 0 1 0.003\n"
+    )
+    frame = Frame(drive, 5, "l")
+    data = KITTIDepthCrop(tmp_path, [frame], 352, 1216, intrinsics="calib")
+    cut = data[0]["color"][0]
+    assert cut[:, 0, 0].tolist() == [375 - 352, 13, 0]
+    assert cut[:, -1, -1].tolist() == [374 % 256, (13 + 1215) % 256, (13 + 1215) // 256]
+    gt = data.ground_truth(0)
+    assert gt.shape == (352, 1216) and (gt[0] == 1 + 23).all()
+    assert data[0]["K"][:2, 2].tolist() == [610 - 13, 173 - 23]
+    assert benchmark("benchmark_scale", "kitti").dataset is KITTIDepthCrop
 
 
 def test_missing_archives_are_named(tmp_path):
@@ -246,7 +270,13 @@ def test_submissions_that_would_be_refused_are_not_written(
             "--eval_split", "benchmark", "--eval_out_dir", tmp_path / "out", *flags)  # fmt: skip
 
     own = ("--load_weights_folder", weights)
-    assert "writes metres" in line(*own, "--eval_mono")
+    for name in ("benchmark", "benchmark/", SPLITS / "benchmark"):
+        spelt = ("--eval_split", name)
+        assert "takes metres" in line(*own, "--eval_mono", *spelt)
+        for idle in ("--json", "--gt_file"):
+            assert f"{idle}: benchmark is scored by its server" in line(
+                *own, "--eval_stereo", *spelt, idle, tmp_path / "file"
+            )
     partial = tmp_path / "partial"
     shutil.copytree(archive / "depth_selection" / PREDICTION, partial / PREDICTION, symlinks=True)
     (partial / PREDICTION / "image" / "0000000499.png").unlink()
@@ -284,6 +314,17 @@ def test_the_global_factor_comes_from_another_split(
     assert "no median scaling" in result["protocol"]
 
 
+def test_depth_in_metres_is_submitted_as_it_is(monkeypatch, capsys, archive, tmp_path):
+    np.save(tmp_path / "d.npy", np.full((500, 2, 2), 1 / 20, np.float32))
+    run(monkeypatch, "evaluate_depth", "--eval_mono", "--disable_median_scaling", "--eval_split",
+        "benchmark", "--data_path", archive, "--ext_disp_to_eval", tmp_path / "d.npy",
+        "--eval_out_dir", tmp_path)  # fmt: skip
+    assert "depth as predicted" in capsys.readouterr().out
+    with zipfile.ZipFile(tmp_path / "benchmark_submission.zip") as content:
+        image = np.asarray(Image.open(io.BytesIO(content.read("0000000007.png"))))
+    assert (image == 20 * 256).all()
+
+
 def test_models_trained_on_scored_recordings_are_named(
     monkeypatch, capsys, archive, weights, tmp_path
 ):
@@ -300,7 +341,6 @@ def test_models_trained_on_scored_recordings_are_named(
             printed = capsys.readouterr().out
             assert ("1 of the recordings" in printed and DRIVE in printed) == warned
         options.write_text(json.dumps({"split": "eigen_zhou"}))
-        np.save(tmp_path / "d.npy", np.ones((1, 4, 4), np.float32))
         run(monkeypatch, "evaluate_depth", *EVALUATE, "--data_path", archive, "--eval_split",
             "benchmark", "--eval_mono", "--no_eval", "--save_pred_disps", "--batch_size", 100,
             "--eval_out_dir", tmp_path, "--load_weights_folder", weights)  # fmt: skip
@@ -309,12 +349,29 @@ def test_models_trained_on_scored_recordings_are_named(
         options.unlink(missing_ok=True)
 
 
-def test_depth_images_read_back_and_never_say_missing(tmp_path):
-    depth = np.array([[0.0, 1e-3, 1.0, 79.99, 80.0, 300.0]], np.float32)
+def test_depth_images_are_rounded_and_never_say_missing():
+    depth = np.array([[0.0, 1e-3, 1.0, 10.7 / 256, 80.0, 300.0]], np.float32)
     units = np.asarray(depth_to_png(depth))
-    assert units.dtype == np.uint16 and units.min() == 1 and units.max() == 65535
-    np.testing.assert_allclose(units[0, 2:5] / 256, depth[0, 2:5], atol=1 / 512)
-    assert write_submission(tmp_path / "s.zip", [depth, depth]) == 2
+    assert units.dtype == np.uint16
+    assert units.tolist() == [[1, 1, 256, 11, 20480, 65535]]
+
+
+@pytest.mark.parametrize("numbers", [range(499), [0, *range(499)], range(1, 501), range(501)])
+def test_submissions_have_each_image_once(tmp_path, numbers):
+    depth = np.ones((1, 1), np.float32)
+    with pytest.raises(UserError, match="images 0 to 499, each once"):
+        frames = [Frame(PREDICTION, i, "l") for i in numbers]
+        write_submission(tmp_path / "s.zip", frames, [depth] * len(frames))
+    assert not list(tmp_path.iterdir())
+
+
+def test_submissions_name_images_by_their_number(tmp_path):
+    frames = [Frame(PREDICTION, i, "l") for i in range(499, -1, -1)]
+    maps = (np.full((1, 1), 1 + frame.index / 16, np.float32) for frame in frames)
+    write_submission(tmp_path / "s.zip", frames, maps)
+    with zipfile.ZipFile(tmp_path / "s.zip") as content:
+        image = Image.open(io.BytesIO(content.read("0000000020.png")))
+        assert np.asarray(image).item() == 256 + 20 * 16
 
 
 def test_real_samples_export_and_score(monkeypatch, capsys, real_data, weights, tmp_path):

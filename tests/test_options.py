@@ -85,7 +85,6 @@ def test_bad_training_options_are_refused_in_one_line(capsys, argv, words):
         ("--eval_mono --ext_disp_to_eval d --post_process", "--post_process"),
         ("--eval_mono --ext_disp_to_eval d --save_pred_disps", "--save_pred_disps"),
         ("--eval_mono --load_weights_folder w --no_eval", "--no_eval"),
-        ("--eval_mono --load_weights_folder w --eval_out_dir o", "--eval_out_dir"),
         ("--eval_stereo --load_weights_folder w --pred_depth_scale_factor 2", "--eval_stereo"),
         ("--eval_mono --load_weights_folder w --pred_depth_scale_factor 0", "scale_factor"),
         ("--eval_mono --load_weights_folder w --model_name mono_640x192", "two choices"),
@@ -93,10 +92,8 @@ def test_bad_training_options_are_refused_in_one_line(capsys, argv, words):
         ("--eval_stereo --load_weights_folder w --scale_split s", "give one"),
         ("--eval_mono --ext_disp_to_eval d --scale_split s", "--scale_split"),
         ("--eval_mono --load_weights_folder w --eval_eigen_to_benchmark", "--ext_disp_to_eval"),
-        ("--eval_mono --ext_disp_to_eval d --eval_eigen_to_benchmark", "eigen_benchmark"),
-        ("--eval_mono --load_weights_folder w --eval_split benchmark", "writes metres"),
-        ("--eval_stereo --load_weights_folder w --eval_split benchmark --json j", "--json"),
-        ("--eval_stereo --ext_disp_to_eval d --eval_split benchmark", "--eval_out_dir"),
+        ("--eval_mono --ext_disp_to_eval d --num_layers 50", "--num_layers"),
+        ("--eval_mono --load_weights_folder w --no_eval --save_pred_disps --gt_file g", "gt_file"),
     ],
 )
 def test_bad_evaluation_options_are_refused_in_one_line(capsys, argv, words):

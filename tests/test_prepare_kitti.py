@@ -119,7 +119,7 @@ def test_colour_pngs_become_jpegs_and_nothing_else_changes(monkeypatch, capsys, 
     colour = {p.relative_to(raw) for p in (raw / DRIVE).glob("image_0[23]/data/*.png")}
     assert made == {path.with_suffix(".jpg") for path in colour} and len(made) == 8
     sizes = [sum(len(after[p.with_suffix(s)]) for p in made) for s in (".png", ".jpg")]
-    shown = " -> ".join(kitti_archives.readable(size) for size in sizes)
+    shown = " -> ".join(utils.readable_size(size) for size in sizes)
     assert f"8 images converted: {shown}" in capsys.readouterr().out
     for path in made:
         with Image.open(raw / path) as image:
@@ -556,7 +556,7 @@ def test_estimates_follow_the_highest_known_frame():
 
 @given(st.integers(0, 10**13))
 def test_sizes_are_printed_within_five_percent(size):
-    number, unit = kitti_archives.readable(size).split()
+    number, unit = utils.readable_size(size).split()
     assert float(number) * 1000 ** ["B", "kB", "MB", "GB"].index(unit) == pytest.approx(
         size, rel=0.05
     )

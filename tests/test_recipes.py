@@ -61,7 +61,7 @@ def test_every_released_model_has_a_recipe_with_its_figures():
     assert len(PUBLISHED) == 13 and set(PUBLISHED) <= set(RECIPES)
     for name, model in released.RELEASED.items():
         text = RECIPES[name].read_text()
-        assert "Published" in text and "Evaluate" in text or "evaluate_pose.py" in text
+        assert "Published" in text and ("Evaluate" in text or "evaluate_pose.py" in text)
         if model.abs_rel is not None:
             assert f"abs_rel {model.abs_rel:.3f}, a1 {model.a1:.3f}" in text
 

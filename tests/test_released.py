@@ -115,7 +115,7 @@ def released_as(monkeypatch, site, content, checksum=True):
     """Make an archive the released one, with its checksum or without."""
     site.content = content if isinstance(content, bytes) else zipped(content)
     md5 = hashlib.md5(site.content).hexdigest() if checksum else None
-    monkeypatch.setitem(RELEASED, NAME, Released(f"{NAME}.zip", md5))
+    monkeypatch.setitem(RELEASED, NAME, Released(f"{NAME}.zip", "eigen_zhou", md5))
     return site.content
 
 

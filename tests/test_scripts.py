@@ -8,13 +8,15 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scripts import TINY, fails, run
 
 import checkpoint
 import evaluate_depth
 import evaluate_pose
+import inference
 import released
-from datasets import GroundTruth
+from datasets import Frame, GroundTruth
 from datasets.kitti import read_poses
 from metrics import Protocol
 
@@ -139,7 +141,7 @@ def test_released_models_are_evaluated_by_name(
         for path in weights.iterdir():
             archive.write(path, path.name)
     fetch = functools.partial(released.fetch_released, folder=tmp_path)
-    monkeypatch.setattr(evaluate_depth, "fetch_released", fetch)
+    monkeypatch.setattr(inference, "fetch_released", fetch)
     base = (*EVALUATE, "--eval_mono", "--data_path", sample, "--eval_split", workplace / "splits")
     run(monkeypatch, "evaluate_depth", *base, "--load_weights_folder", weights)
     own = capsys.readouterr().out.splitlines()[-1]
@@ -166,6 +168,39 @@ def test_odometry_is_scored(monkeypatch, capsys, weights, odometry, tmp_path):
     assert whole["none"]["rpe_m"] == pytest.approx(50, rel=0.01)  # it barely moves
     assert sorted(path.name for path in weights.glob("odom_*")) == [
         "odom_09.png", "odom_09_kitti.txt", "odom_09_tum.txt"]  # fmt: skip
+
+
+def test_true_motion_is_scored_as_such(monkeypatch, weights, odometry, tmp_path):
+    """The script chains in the right direction: the true transforms have no error."""
+    poses = read_poses(odometry / "poses" / "09.txt")
+    poses[:, 0, 3] = [0, 3, 1, 4, 1, 5]  # not symmetric: backwards is another drive
+    true = np.linalg.inv(poses[1:]) @ poses[:-1]
+    monkeypatch.setattr(evaluate_pose, "predict", lambda *_: true)
+    monkeypatch.setattr(evaluate_pose, "true_poses", lambda *_: poses)
+    out = tmp_path / "result.json"
+    run(monkeypatch, "evaluate_pose", "--data_path", odometry, "--load_weights_folder", weights,
+        "--eval_out_dir", tmp_path, "--json", out)  # fmt: skip
+    result = json.loads(out.read_text())
+    for row in result["trajectory"].values():
+        for figure in ("t_rel_percent", "r_rel_deg_per_100m", "ate_rmse_m", "rpe_m", "rpe_deg"):
+            assert row[figure] == pytest.approx(0, abs=1e-6)
+    assert result["ate"]["strict"]["mean"] == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(read_poses(tmp_path / "odom_09_kitti.txt"), poses, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name, scored, seen",
+    [
+        ("mono_640x192", Frame("9", 0, "l"), True),
+        ("mono_odom_640x192", Frame("9", 0, "l"), False),
+        ("mono_odom_640x192", Frame("2011_09_30/2011_09_30_drive_0018_sync", 3, "l"), True),
+        ("stereo_640x192", Frame("val/2011_09_26_drive_0005_sync", 5, "r"), True),
+        ("own", Frame("9", 0, "l"), False),
+    ],
+)
+def test_what_released_models_were_trained_on_is_known(tmp_path, name, scored, seen):
+    split, shared = inference.seen_in_training(tmp_path / name, [scored])
+    assert bool(shared) == seen and (split is None) == (name == "own")
 
 
 def test_models_trained_on_the_sequence_are_named(monkeypatch, capsys, weights, odometry, tmp_path):
@@ -352,6 +387,11 @@ def test_evaluations_that_cannot_work_say_why(
         "--load_weights_folder", weights, "--num_layers", 50
     )
     assert "no such ground truth" in line("--load_weights_folder", weights, "--gt_file", "none.npz")
+    own = ("--load_weights_folder", weights)
+    assert "add --disable_median_scaling" in line(*own, "--pred_depth_scale_factor", 3)
+    assert "needs --save_pred_disps" in line(*own, "--eval_out_dir", tmp_path)
+    given = ("--ext_disp_to_eval", "d.npy", "--eval_eigen_to_benchmark")
+    assert "needs --eval_split eigen_benchmark" in line(*given)
     other = tmp_path / "other"
     other.mkdir()
     (other / "test_files.txt").write_text("2011_09_26/2011_09_26_drive_0003_sync 3-6 l\n")
@@ -426,6 +466,19 @@ def test_stereo_evaluation_needs_a_benchmark_with_a_stereo_scale(
     line = fails(monkeypatch, capsys, "evaluate_depth", "--eval_stereo", "--load_weights_folder",
         weights, "--eval_split", workplace / "splits")  # fmt: skip
     assert "indoors has no stereo scale" in line
+
+
+def test_a_picture_of_a_prediction_is_made(
+    monkeypatch, capsys, workplace, weights, sample, tmp_path
+):
+    out = tmp_path / "result.png"
+    base = ("--data_path", sample, "--eval_split", workplace / "splits", "--out", out)
+    run(monkeypatch, "tools.show_depth", *base, "--frame", 1, "--load_weights_folder", weights)
+    with Image.open(out) as picture:
+        assert min(picture.size) > 500
+    line = fails(monkeypatch, capsys, "tools.show_depth", *base, "--frame", 4,
+        "--load_weights_folder", weights)  # fmt: skip
+    assert "the split has frames 0 to 3" in line
 
 
 def test_odometry_that_cannot_be_scored_says_why(monkeypatch, capsys, weights, odometry, tmp_path):

@@ -21,9 +21,9 @@ from datasets import (
     split_folder,
 )
 from datasets.kitti import sequence_name
-from datasets.kitti_benchmark import IMAGES
+from datasets.kitti_benchmark import OFFICIAL_IMAGES
 from tools.kitti_split import layout, listed_subset, split_frames
-from utils import UserError, in_parallel
+from utils import UserError, in_parallel, readable_size
 
 SERVER = "https://s3.eu-central-1.amazonaws.com/avg-kitti"
 DRIVE = re.compile(r"(\d{4}_\d\d_\d\d)/(\1_drive_\d{4})_sync", re.ASCII)
@@ -102,7 +102,7 @@ def needed_archives(split: str, data_path: Path) -> tuple[int, list[Archive]]:
             here = len(KITTIBenchmark.listed(data_path, subset))
         except UserError:
             here = 0
-        count = IMAGES[subset]
+        count = OFFICIAL_IMAGES[subset]
         return count, [Archive("data_depth_selection.zip", SELECTION_SIZE, here, count, "images")]
     frames = split_frames(split, data_path)
     name = split_folder(split).resolve().name
@@ -133,7 +133,7 @@ def frames_archives(frames: list[Frame], data_path: Path, with_annotated: bool) 
         else:
             raise UserError(
                 f"'{frame}': in no archive of KITTI; folders are <date>/<date>_drive_<nnnn>_sync, "
-                f"the number of an odometry sequence, {', '.join(IMAGES)}"
+                f"the number of an odometry sequence, {', '.join(OFFICIAL_IMAGES)}"
             )
     needed = []
 
@@ -217,13 +217,13 @@ def print_table(heading: str, needed: list[Archive], data_path: Path, exact: boo
     about = "" if exact else "about "
     rows = [("archive", "state", "size")]
     for archive in needed:
-        size = f"{archive.size:,} B" if exact else about + readable(archive.size)
+        size = f"{archive.size:,} B" if exact else about + readable_size(archive.size)
         rows.append((PurePosixPath(archive.path).name, archive.state, size))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for name, state, size in rows:
         print(f"{name:{widths[0]}}  {state:{widths[1]}}  {size:>{widths[2]}}")
     fetch = missing(needed)
-    total, rest = (about + readable(sum(one.size for one in some)) for some in (needed, fetch))
+    total, rest = (about + readable_size(sum(one.size for one in some)) for some in (needed, fetch))
     print(
         f"\n{heading}; archives: {len(needed)}, {total}; "
         f"in {data_path}: {len(needed) - len(fetch)}; to fetch: {len(fetch)}, {rest}"
@@ -232,13 +232,3 @@ def print_table(heading: str, needed: list[Archive], data_path: Path, exact: boo
         odometry = any("odometry" in archive.path for archive in fetch)
         inner = " (of odometry archives, the content of their folder dataset/)"
         print(f"To fetch and to unpack in {data_path}{inner if odometry else ''}:")
-
-
-def readable(size: int) -> str:
-    """A size as people read it: 4.2 MB."""
-    value = float(size)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.1f} {unit}" if value < 10 and unit != "B" else f"{value:.0f} {unit}"
-        value /= 1000
-    return f"{value:.1f} GB" if value < 10 else f"{value:.0f} GB"

@@ -13,8 +13,14 @@ from PIL import Image
 from datasets import read_image
 from datasets.mono_dataset import resize_K
 from datasets.velodyne import calibration_matrix
-from tools.kitti_archives import readable
-from utils import UserError, atomic_write, demand_writable, in_parallel, read_lines
+from utils import (
+    UserError,
+    atomic_write,
+    demand_writable,
+    in_parallel,
+    read_lines,
+    readable_size,
+)
 
 COLOUR_FOLDERS = (  # below the data folder; depth, grey cameras and scans lie elsewhere
     "[0-9][0-9][0-9][0-9]_[0-9][0-9]_[0-9][0-9]/*/image_0[23]/data",
@@ -260,7 +266,7 @@ def report(outcomes: list[Outcome], seconds: float, left: int, in_place: bool) -
     if made:
         before, after = sum(one.before for one in made), sum(one.after for one in made)
         print(
-            f"{len(made)} images converted: {readable(before)} -> {readable(after)} "
+            f"{len(made)} images converted: {readable_size(before)} -> {readable_size(after)} "
             f"({after / before:.0%}) in {seconds:.1f} s ({1000 * seconds / len(made):.1f} ms each)"
         )
         if old:

@@ -12,7 +12,7 @@ from datasets import (
     read_split,
     split_folder,
 )
-from datasets.kitti_benchmark import IMAGES
+from datasets.kitti_benchmark import OFFICIAL_IMAGES
 from utils import UserError
 
 
@@ -20,7 +20,7 @@ def layout(folder: str) -> type[MonoDataset]:
     """The data set that a frame's folder belongs to, by its name."""
     if folder.isascii() and folder.isdecimal():
         return KITTIOdom
-    return KITTIBenchmark if folder.partition("/")[0] in IMAGES else KITTIRaw
+    return KITTIBenchmark if folder.partition("/")[0] in OFFICIAL_IMAGES else KITTIRaw
 
 
 def listed_subset(split: str) -> str | None:
