@@ -93,11 +93,16 @@ def read_ground_truth(options: EvalDepthOptions, bench: Benchmark) -> GroundTrut
     gt = GroundTruth(path)
     # Predictions in a file need no images, so where those are the list, the file's frames count.
     if options.ext_disp_to_eval is None or not bench.lists_images:
-        if gt.frames != [str(frame) for frame in bench.frames(options.data_path)]:
-            raise UserError(f"{path}: belongs to other frames than {bench.name}; export it again")
+        demand_same_frames(gt, bench, options.data_path)
     if gt.dataset != bench.dataset.__name__:
         raise UserError(f"{path}: holds depth of {gt.dataset}: give its --dataset here too")
     return gt
+
+
+def demand_same_frames(gt: GroundTruth, bench: Benchmark, data_path: Path) -> None:
+    """Refuse ground truth of other frames than the benchmark's."""
+    if gt.frames != [str(frame) for frame in bench.frames(data_path)]:
+        raise UserError(f"{gt.path}: belongs to other frames than {bench.name}; export it again")
 
 
 def warn_of_leakage(options: EvalDepthOptions, weights: Path, bench: Benchmark) -> None:
@@ -153,6 +158,7 @@ def chosen_factor(
         given = options.pred_depth_scale_factor
         return Factor(1.0) if given is None else Factor(given, "--pred_depth_scale_factor")
     bench, gt = exported(options.scale_split)
+    demand_same_frames(gt, bench, options.data_path)
     summary, _ = score(predict(options, loaded, bench), gt, bench.protocol, 1.0)
     return Factor(summary.ratio, f"the median ratio of {summary.images} images of {bench.name}")
 

@@ -312,6 +312,11 @@ def test_the_global_factor_comes_from_another_split(
     assert result["depth_scale"]["value"] == pytest.approx(ratio, rel=1e-5)
     assert "4 images of factor" in result["depth_scale"]["origin"]
     assert "no median scaling" in result["protocol"]
+    (split / "test_files.txt").write_text("2011_09_26/2011_09_26_drive_0003_sync 3-6 l\n")
+    line = fails(monkeypatch, capsys, "evaluate_depth", *EVALUATE, "--data_path", root,
+        "--eval_split", "benchmark_val", "--gt_file", gt_file, "--eval_mono",
+        "--load_weights_folder", weights, "--scale_split", split)  # fmt: skip
+    assert "belongs to other frames than factor" in line
 
 
 def test_depth_in_metres_is_submitted_as_it_is(monkeypatch, capsys, archive, tmp_path):
