@@ -163,7 +163,7 @@ class OptimOptions(Options):
 class WorkersOptions(Options):
     """workers"""
 
-    num_workers: int = flag(-1, "that load data side by side; -1: as many as cores, 12 at most")
+    num_workers: int = flag(-1, "workers that load data; -1: one per core, 12 at most")
 
     def check(self) -> None:
         self._demand(self.num_workers >= -1, "--num_workers must be 0 or more, or -1")
@@ -256,7 +256,11 @@ class TrainOptions(
 class ExportOptions(WorkersOptions, SourceOptions):
     """Export the ground truth of a split for evaluate_depth.py."""
 
-    split: str = flag("eigen", "benchmark, name of a folder in splits/, or the path of one")
+    split: str = flag(
+        "eigen",
+        "eigen, eigen_benchmark, benchmark_val, benchmark_report, benchmark_scale, or the path of "
+        "a split folder",
+    )
     depth_axis: Literal["velodyne_x", "camera_z"] = flag(
         "velodyne_x",
         "what LiDAR ground truth holds: the scanner's forward coordinate, as all published "
@@ -291,7 +295,11 @@ class EvalDepthOptions(WeightsOptions, RuntimeOptions, DepthRangeOptions, Source
         None, "depth of the encoder (read from the weights, which must agree)"
     )
     batch_size: int = flag(16, "images per pass")
-    eval_split: str = flag("eigen", "benchmark, or the path of a split folder")
+    eval_split: str = flag(
+        "eigen",
+        "eigen, eigen_benchmark, benchmark_val, benchmark_report, benchmark (for the server), or "
+        "the path of a split folder",
+    )
     eval_mono: bool = flag(False, "scale predictions as the benchmark does, by the median")
     eval_stereo: bool = flag(False, "evaluate in metres, by the scale of the stereo rig")
     post_process: bool = flag(False, "average with the prediction of the mirrored image")
