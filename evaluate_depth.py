@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from checkpoint import DepthModel, load_depth_model
-from datasets import Benchmark, GroundTruth, benchmark, exported, read_image, write_submission
+from datasets import (
+    Benchmark,
+    GroundTruth,
+    benchmark,
+    exported,
+    read_ground_truth,
+    read_image,
+    write_submission,
+)
 from inference import (
     Disparities,
     chosen_disparities,
@@ -83,19 +91,17 @@ def from_file(options: EvalDepthOptions, bench: Benchmark) -> Disparities:
     disps = read_disparities(options.ext_disp_to_eval)
     if options.eval_eigen_to_benchmark:
         eigen = benchmark("eigen", "kitti").frames(options.data_path)
-        disps = chosen_disparities(disps, eigen, bench.frames(options.data_path))
+        chosen = bench.frames(options.data_path)
+        disps = chosen_disparities(disps, eigen, chosen, options.ext_disp_to_eval)
     return disps
 
 
-def read_ground_truth(options: EvalDepthOptions, bench: Benchmark) -> GroundTruth:
+def ground_truth(options: EvalDepthOptions, bench: Benchmark) -> GroundTruth:
     """Exported ground truth, which must be that of the benchmark."""
-    path = options.gt_file or bench.gt_file
-    gt = GroundTruth(path)
+    gt = read_ground_truth(bench, options.gt_file or bench.gt_file)
     # Predictions in a file need no images, so where those are the list, the file's frames count.
     if options.ext_disp_to_eval is None or not bench.lists_images:
         demand_same_frames(gt, bench, options.data_path)
-    if gt.dataset != bench.dataset.__name__:
-        raise UserError(f"{path}: holds depth of {gt.dataset}: give its --dataset here too")
     return gt
 
 
@@ -149,7 +155,7 @@ def chosen_protocol(options: EvalDepthOptions, bench: Benchmark) -> Protocol:
 
 
 def chosen_factor(
-    options: EvalDepthOptions, protocol: Protocol, loaded: DepthModel | None
+    options: EvalDepthOptions, scored: Benchmark, protocol: Protocol, loaded: DepthModel | None
 ) -> Factor:
     """The factor that the flags ask for."""
     if options.eval_stereo:
@@ -160,7 +166,9 @@ def chosen_factor(
     bench, gt = exported(options.scale_split)
     demand_same_frames(gt, bench, options.data_path)
     summary, _ = score(predict(options, loaded, bench), gt, bench.protocol, 1.0)
-    return Factor(summary.ratio, f"the median ratio of {summary.images} images of {bench.name}")
+    same = bench.name == scored.name and bench.folder.samefile(scored.folder)
+    what = "these very images" if same else f"{summary.images} images of {bench.name}"
+    return Factor(summary.ratio, f"the median ratio of {what}")
 
 
 # What comes out -----------------------------------------------------------------------------------
@@ -178,7 +186,10 @@ def score(
         one = score_depth(disp, gt[count - 1], protocol, depth_scale)
         if one is not None:
             if not 0 < one.ratio < math.inf:
-                raise UserError(f"'{gt.frames[count - 1]}': the median prediction is no depth")
+                raise UserError(
+                    f"'{gt.frames[count - 1]}': the median prediction is no depth; disparities "
+                    "(1 / depth) are expected"
+                )
             scores.append(one)
             frame = {"frame": gt.frames[count - 1], "ratio": one.ratio}
             server = one.server._asdict() if one.server is not None else {}
@@ -260,12 +271,12 @@ def submit(
         for frame in frames:
             disp = next(disps, None)
             if disp is None:
-                raise UserError(f"fewer predictions than the {len(frames)} images of {bench.name}")
+                raise UserError(f"{options.ext_disp_to_eval}: fewer than {len(frames)} disparities")
             width, height = read_image(dataset.find_image(frame)).size
             depth_m = factor.value * resized_depth(disp, (height, width))
             yield np.clip(depth_m, *protocol.pred_range_m)
         if next(disps, None) is not None:
-            raise UserError(f"more predictions than the {len(frames)} images of {bench.name}")
+            raise UserError(f"{options.ext_disp_to_eval}: more than {len(frames)} disparities")
 
     write_submission(path, frames, depth_maps())
     print(f"{factor}" if factor.origin else "depth as predicted")
@@ -292,7 +303,7 @@ def main() -> None:
     refuse_idle_flags(options, bench)
     scored = not (options.no_eval or bench.is_submitted)
     protocol = None if options.no_eval else chosen_protocol(options, bench)
-    gt = read_ground_truth(options, bench) if scored else None
+    gt = ground_truth(options, bench) if scored else None
     weights = find_weights(options.load_weights_folder, options.model_name, options.models_url)
     out = options.eval_out_dir or weights
     saved = out / f"disps_{bench.name}_split.npy" if options.save_pred_disps else None
@@ -305,7 +316,7 @@ def main() -> None:
         loaded = load_model(options, weights)
         warn_of_leakage(options, weights, bench)
     if protocol is not None:
-        factor = chosen_factor(options, protocol, loaded)
+        factor = chosen_factor(options, bench, protocol, loaded)
     disps = from_file(options, bench) if loaded is None else predict(options, loaded, bench)
     if saved is not None:
         disps = saved_disparities(disps, saved)

@@ -39,9 +39,11 @@ def seen_in_training(weights: Path, scored: list[Frame]) -> tuple[str | None, se
     if split is None:
         return None, set()
     try:
-        trained_on = read_split(split_folder(split) / "train_files.txt")
+        folder = split_folder(split)
+        trained_on = read_split(folder / "train_files.txt")
     except UserError:  # a split that is not here any more
         return split, set()
+    split = folder.resolve().name
     return split, recordings(trained_on) & recordings(scored)
 
 
@@ -108,8 +110,10 @@ def read_disparities(path: Path) -> Disparities:
         yield np.asarray(disp, np.float32)
 
 
-def chosen_disparities(disps: Disparities, frames: list[Frame], chosen: list[Frame]) -> Disparities:
-    """Of one disparity per frame those of the chosen frames, in the order of `frames`.
+def chosen_disparities(
+    disps: Disparities, frames: list[Frame], chosen: list[Frame], path: Path
+) -> Disparities:
+    """Of one disparity per frame, read from `path`, those of the chosen frames, in their order.
 
     Raises:
         UserError: there are more or fewer disparities than frames.
@@ -120,7 +124,7 @@ def chosen_disparities(disps: Disparities, frames: list[Frame], chosen: list[Fra
         if count <= len(frames) and frames[count - 1] in wanted:
             yield disp
     if count != len(frames):
-        raise UserError(f"there are {count} disparities for {len(frames)} frames")
+        raise UserError(f"{path}: holds {count} disparities for {len(frames)} frames")
 
 
 def saved_disparities(disps: Iterable[Float[np.ndarray, "h w"]], path: Path) -> Disparities:

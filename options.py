@@ -336,6 +336,8 @@ class EvalDepthOptions(WeightsOptions, RuntimeOptions, DepthRangeOptions, Source
         for name in ("post_process", "save_pred_disps", "no_eval", "scale_split", "num_layers"):
             good = predicting or not getattr(self, name)
             self._demand(good, f"--{name} needs --load_weights_folder: nothing is predicted")
+        good = predicting or (self.min_depth, self.max_depth) == (0.1, 100.0)
+        self._demand(good, "--min_depth and --max_depth are of predictions; a file is scored as is")
         good = not (self.eval_eigen_to_benchmark and predicting)
         self._demand(good, "--eval_eigen_to_benchmark needs --ext_disp_to_eval")
         if self.no_eval:

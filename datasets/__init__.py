@@ -4,6 +4,7 @@ from .benchmarks import (
     Benchmark,
     benchmark,
     exported,
+    read_ground_truth,
     recordings,
 )
 from .ground_truth import GroundTruth, export_ground_truth, write_ground_truth
@@ -28,6 +29,7 @@ __all__ = [
     "collate",
     "export_ground_truth",
     "exported",
+    "read_ground_truth",
     "read_image",
     "read_split",
     "recordings",

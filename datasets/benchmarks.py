@@ -97,13 +97,11 @@ def benchmark(split: str, dataset: str) -> Benchmark:
         UserError: no such split, or the benchmark has another data set than the one asked for.
     """
     kind = DATASETS[dataset]
-    known = BENCHMARKS.get(split.rstrip("/"))
+    folder = split_folder(split)
+    path = folder.resolve()
+    known = BENCHMARKS.get(path.name) if path.parent == SPLITS else None
     if known is None:
-        folder = split_folder(split)
-        path = folder.resolve()
-        known = BENCHMARKS.get(path.name) if path.parent == SPLITS else None
-        if known is None:
-            return Benchmark(folder, kind, kind.protocol)
+        return Benchmark(folder, kind, kind.protocol)
     if kind not in (known.dataset, KITTIRaw):  # KITTIRaw is the flag's default
         raise UserError(
             f"benchmark '{known.folder.name}' is not made of --dataset {dataset}: leave it out"
@@ -111,21 +109,40 @@ def benchmark(split: str, dataset: str) -> Benchmark:
     return known
 
 
-def exported(split: str) -> tuple[Benchmark, GroundTruth]:
-    """A split with its exported ground truth, which says of which data set it is.
+def read_ground_truth(bench: Benchmark, path: Path) -> GroundTruth:
+    """Exported ground truth that a benchmark can be scored against.
 
     Raises:
-        UserError: no such split, no ground truth in it, or one of a data set without depth.
+        UserError: unreadable, or depth of another data set.
+    """
+    gt = GroundTruth(path)
+    if gt.dataset != bench.dataset.__name__:
+        names = [name for name, kind in DATASETS.items() if kind.__name__ == gt.dataset]
+        known = BENCHMARKS.get(bench.name)
+        again = known is not None and known.folder == bench.folder.resolve()
+        way_out = (
+            f"give --dataset {names[0]} here too"
+            if names and not again
+            else (f"export that of {bench.name} again with --overwrite")
+        )
+        raise UserError(f"{path}: holds depth of {gt.dataset}; {way_out}")
+    return gt
+
+
+def exported(split: str) -> tuple[Benchmark, GroundTruth]:
+    """A split with its exported ground truth, which says for any split of one's own what data
+    set it is of.
+
+    Raises:
+        UserError: no such split, no ground truth in it, or one of another data set.
     """
     bench = benchmark(split, "kitti")
-    gt = GroundTruth(bench.gt_file)
-    kinds = {kind.__name__: kind for kind in (*DATASETS.values(), bench.dataset)}
-    kind = kinds.get(gt.dataset)
-    if kind is None or kind.protocol is None:
-        raise UserError(f"{gt.path}: holds depth of {gt.dataset}, which cannot be scored here")
-    if kind is not bench.dataset:
-        bench = bench._replace(dataset=kind, protocol=kind.protocol)
-    return bench, gt
+    own = GroundTruth(bench.gt_file).dataset
+    if bench.folder.resolve().parent != SPLITS:
+        for kind in DATASETS.values():
+            if kind.__name__ == own and kind.protocol is not None:
+                bench = bench._replace(dataset=kind, protocol=kind.protocol)
+    return bench, read_ground_truth(bench, bench.gt_file)
 
 
 def recordings(frames: list[Frame]) -> set[str]:

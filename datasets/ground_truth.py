@@ -49,28 +49,31 @@ def export_ground_truth(
         source, dataset: as `write_ground_truth`.
         data_path: where the data lies; parts made from other data are of another export.
         workers: threads; -1 for one per core.
-        overwrite: start anew, throwing away the parts that lie there.
+        overwrite: throw away parts that lie there, unless an earlier run with it made them.
 
     Raises:
         UserError: the parts that lie there are of another export.
     """
     folder = path.with_name(f"{path.name}.parts")
     about = folder / "export.json"
-    content = json.dumps(
-        {
-            "source": source,
-            "dataset": dataset,
-            "data_path": str(data_path.resolve()),
-            "frames": [str(frame) for frame in frames],
-        }
-    )
-    if folder.exists() and overwrite:
-        shutil.rmtree(folder)
+    content = {
+        "source": source,
+        "dataset": dataset,
+        "data_path": str(data_path.resolve()),
+        "frames": [str(frame) for frame in frames],
+    }
+    begun = [json.dumps({**content, "overwrite": was}) for was in (True, False)]
+    if folder.exists():
+        left = about.read_text(encoding="utf-8") if about.is_file() else ""
+        if left not in begun[: 1 if overwrite else 2]:
+            if not overwrite:
+                raise UserError(
+                    f"{folder}: left by another export; continue that, or add --overwrite"
+                )
+            shutil.rmtree(folder)
     if not folder.exists():
         with atomic_write(about, "w") as file:
-            file.write(content)
-    elif not about.is_file() or about.read_text(encoding="utf-8") != content:
-        raise UserError(f"{folder}: left by another export; continue that, or add --overwrite")
+            file.write(begun[0 if overwrite else 1])
     parts = [folder / f"{i:06d}.npz" for i in range(len(frames))]
     missing = [i for i, part in enumerate(parts) if not part.is_file()]
 

@@ -1,11 +1,16 @@
 """Every command in README and docs is one that its script accepts; links lead somewhere."""
 
+import functools
 import re
 import shlex
 
 import pytest
+from scripts import run
 
+import evaluate_depth
+from datasets import benchmark
 from options import ROOT, EvalDepthOptions, EvalPoseOptions, ExportOptions, TrainOptions, parse
+from tools import prepare_kitti
 
 OPTIONS = {
     "train.py": TrainOptions,
@@ -29,8 +34,25 @@ def test_commands_are_accepted(monkeypatch, page, line):
     if script == "-c" or script == "-m":
         return
     assert (ROOT / script).is_file()
-    if script in OPTIONS:
+    if script == "evaluate_depth.py":
+        options = parse(EvalDepthOptions, argv)
+        if "demo" not in options.eval_split:  # made by make demo
+            bench = benchmark(options.eval_split, options.dataset)
+            evaluate_depth.refuse_idle_flags(options, bench)
+            evaluate_depth.chosen_protocol(options, bench)
+    elif script in OPTIONS:
         parse(OPTIONS[script], argv)
+    elif script == "tools/list_split.py":
+        run(monkeypatch, "tools.list_split", *argv)
+    elif script == "tools/prepare_kitti.py":
+        called: list[dict] = []
+        for name in ("archives", "convert", "verify"):
+            stub = functools.wraps(getattr(prepare_kitti, name))(
+                lambda **given: called.append(given)
+            )
+            monkeypatch.setattr(prepare_kitti, name, stub)
+        run(monkeypatch, "tools.prepare_kitti", *argv)
+        assert len(called) == 1
 
 
 def test_some_commands_are_shown():

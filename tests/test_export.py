@@ -92,6 +92,22 @@ def test_existing_files_are_replaced_only_when_told(monkeypatch, capsys, sample,
     assert "z of the camera" in GroundTruth(out).source
 
 
+def test_an_interrupted_replacement_continues_too(monkeypatch, capsys, sample, split):
+    export(monkeypatch, sample, split)
+    before = (split / "gt_depths.npz").read_bytes()
+    scan = sample / DRIVE / "velodyne_points/data/0000000009.bin"
+    whole = scan.read_bytes()
+    scan.write_bytes(whole[:-5])
+    flags = ("--data_path", sample, "--split", split, "--num_workers", 1, "--overwrite")
+    try:
+        fails(monkeypatch, capsys, "export_gt_depth", *flags)
+    finally:
+        scan.write_bytes(whole)
+    assert (split / "gt_depths.npz").read_bytes() == before
+    run(monkeypatch, "export_gt_depth", *flags)
+    assert "7 of them found from an earlier run" in capsys.readouterr().out
+
+
 def test_parts_made_from_other_data_are_not_mixed_in(monkeypatch, capsys, sample, split, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(sample, other)

@@ -14,7 +14,15 @@ from PIL import Image
 from scripts import fails, run
 
 import checkpoint
-from datasets import SPLITS, Frame, KITTIBenchmark, benchmark
+from datasets import (
+    BENCHMARKS,
+    SPLITS,
+    Frame,
+    KITTIBenchmark,
+    benchmark,
+    exported,
+    write_ground_truth,
+)
 from datasets.kitti_benchmark import (
     COMPLETION,
     PREDICTION,
@@ -24,6 +32,7 @@ from datasets.kitti_benchmark import (
     depth_to_png,
     write_submission,
 )
+from inference import seen_in_training
 from metrics import score_depth, server_errors
 from networks import Monodepth
 from utils import UserError
@@ -281,7 +290,7 @@ def test_submissions_that_would_be_refused_are_not_written(
     shutil.copytree(archive / "depth_selection" / PREDICTION, partial / PREDICTION, symlinks=True)
     (partial / PREDICTION / "image" / "0000000499.png").unlink()
     assert "1 of 500 frames" in line(*own, "--eval_stereo", data=partial)
-    for count, words in ((499, "fewer predictions than the 500"), (501, "more predictions")):
+    for count, words in ((499, "d.npy: fewer than 500"), (501, "d.npy: more than 500")):
         np.save(tmp_path / "d.npy", np.ones((count, 4, 4), np.float32))
         given = ("--ext_disp_to_eval", tmp_path / "d.npy", "--eval_stereo")
         assert words in line(*given)
@@ -319,6 +328,32 @@ def test_the_global_factor_comes_from_another_split(
     assert "belongs to other frames than factor" in line
 
 
+def test_known_benchmarks_take_ground_truth_of_their_own_kind_only(monkeypatch, tmp_path):
+    """Whole images would give benchmark_scale another factor than its cut ones."""
+    monkeypatch.setattr("datasets.benchmarks.SPLITS", tmp_path)
+    folder = tmp_path / "benchmark_scale"
+    folder.mkdir()
+    (folder / "test_files.txt").write_text(f"2011_09_26/{DRIVE} 5 l\n")
+    known = BENCHMARKS["benchmark_scale"]._replace(folder=folder)
+    monkeypatch.setitem(BENCHMARKS, "benchmark_scale", known)
+    frames, depth = known.frames(tmp_path), [np.ones((2, 2), np.float32)]
+    write_ground_truth(known.gt_file, frames, depth, "made up", "KITTIDepth")
+    with pytest.raises(UserError, match="holds depth of KITTIDepth; export that of"):
+        exported(str(folder))
+    write_ground_truth(known.gt_file, frames, depth, "made up", "KITTIDepthCrop")
+    bench, gt = exported(str(folder))
+    assert bench is known and gt.frames == [str(frames[0])]
+    own = tmp_path / "elsewhere" / "own"
+    own.mkdir(parents=True)
+    for kind, taken in (("KITTIDepth", True), ("KITTIRaw", True), ("KITTIDepthCrop", False)):
+        write_ground_truth(own / "gt_depths.npz", frames, depth, "made up", kind)
+        if taken:
+            assert exported(str(own))[0].dataset.__name__ == kind
+        else:
+            with pytest.raises(UserError, match="holds depth of KITTIDepthCrop; export"):
+                exported(str(own))
+
+
 def test_depth_in_metres_is_submitted_as_it_is(monkeypatch, capsys, archive, tmp_path):
     np.save(tmp_path / "d.npy", np.full((500, 2, 2), 1 / 20, np.float32))
     run(monkeypatch, "evaluate_depth", "--eval_mono", "--disable_median_scaling", "--eval_split",
@@ -350,6 +385,10 @@ def test_models_trained_on_scored_recordings_are_named(
             "benchmark", "--eval_mono", "--no_eval", "--save_pred_disps", "--batch_size", 100,
             "--eval_out_dir", tmp_path, "--load_weights_folder", weights)  # fmt: skip
         assert "only 'benchmark' leaves out" in capsys.readouterr().out
+        for split in ("benchmark", "benchmark/", str(SPLITS / "benchmark")):
+            options.write_text(json.dumps({"split": split}))
+            shown = seen_in_training(weights, [Frame(PREDICTION, 0, "l")])
+            assert shown == ("benchmark", set())
     finally:
         options.unlink(missing_ok=True)
 

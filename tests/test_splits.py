@@ -207,6 +207,9 @@ def test_listing_a_split_says_what_is_wrong(monkeypatch, capsys, tmp_path):
 
 
 def test_a_benchmark_is_known_by_its_folder_however_it_is_named(tmp_path):
+    for known in BENCHMARKS:
+        for name in (known, f"{known}/", str(SPLITS / known)):
+            assert benchmark(name, "kitti") is BENCHMARKS[known]
     for name in ("eigen_benchmark", "eigen_benchmark/", str(SPLITS / "eigen_benchmark")):
         assert benchmark(name, "kitti") is BENCHMARKS["eigen_benchmark"]
     (tmp_path / "eigen_benchmark").mkdir()

@@ -275,8 +275,8 @@ def report(outcomes: list[Outcome], seconds: float, left: int, in_place: bool) -
             where = "left as they are" if in_place else "left where they are"
             print(f"{left} images without a PNG are JPEG already: {where}")
     elif old == len(outcomes) and not deleted:
-        print(
-            f"nothing to do: all {old + left} images have been converted (anew: remove the JPEGs)"
-        )
+        print(f"nothing to do: all {old + left} images are JPEG already")
+        if old:
+            print(f"{old} were made before: remove them to have them made anew")
     if deleted:
         print(f"{deleted} originals deleted")

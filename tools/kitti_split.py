@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from datasets import (
-    BENCHMARKS,
     Frame,
     KITTIBenchmark,
     KITTIOdom,
     KITTIRaw,
     MonoDataset,
+    benchmark,
     read_split,
     split_folder,
 )
@@ -25,8 +25,8 @@ def layout(folder: str) -> type[MonoDataset]:
 
 def listed_subset(split: str) -> str | None:
     """The subset of the depth benchmark's archive whose images are a split without a list."""
-    known = BENCHMARKS.get(split.rstrip("/"))
-    return known.subset if known is not None and known.lists_images else None
+    bench = benchmark(split, "kitti")
+    return bench.subset if bench.lists_images else None
 
 
 def split_frames(split: str, data_path: Path) -> list[Frame]:

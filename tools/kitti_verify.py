@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path
 
-from datasets import DATASETS, Frame, MonoDataset, read_image
+from datasets import DATASETS, Frame, KITTIBenchmark, MonoDataset, read_image
 from datasets.mono_dataset import OTHER_SIDE
 from tools.kitti_split import layout, split_frames
 from utils import UserError, in_parallel
@@ -73,6 +73,8 @@ def find_images(
         data = data_set(DATASETS[dataset] if dataset else layout(frame.folder))
         needed = [frame]
         if use_stereo:
+            if isinstance(data, KITTIBenchmark):
+                raise UserError(f"'{frame}': a single image; leave --use_stereo out")
             needed.append(frame._replace(side=OTHER_SIDE[frame.side]))
         neighbours = [frame._replace(index=frame.index + k) for k in frame_ids]
         for one in needed + neighbours:

@@ -57,7 +57,7 @@ def main() -> None:
 
     def add_workers(one: argparse.ArgumentParser) -> None:
         one.add_argument(
-            "--num_workers", type=workers, default=-1, help="threads; -1: as many as cores"
+            "--num_workers", type=workers, default=-1, help="threads; -1: one per core, 12 at most"
         )
 
     one = command(

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from checkpoint import load_depth_model  # noqa: E402
-from datasets import benchmark, read_image  # noqa: E402
+from datasets import benchmark  # noqa: E402
 from layers import disp_to_depth  # noqa: E402
 from metrics import resized_depth, score_depth  # noqa: E402
 from utils import OneLineParser, UserError, atomic_write, run_script  # noqa: E402
@@ -43,7 +43,8 @@ def main() -> None:
     data = bench.dataset(arguments.data_path, [frame], loaded.height, loaded.width)
     gt = data.ground_truth(0)
     if gt is None:
-        raise UserError(f"{data.depth_path(frame)}: no ground truth to compare with")
+        what = data.depth_path(frame) or bench.name
+        raise UserError(f"{what}: no ground truth to compare with; choose another --eval_split")
     disp = loaded.model.eval().disparity(data[0]["color"][:1].float() / 255)[0, 0]
     scaled = disp_to_depth(disp, 0.1, 100.0)[0].numpy()
     score = score_depth(scaled, gt, bench.protocol)
@@ -56,8 +57,8 @@ def main() -> None:
     error = np.abs(pred[rows, columns] - truth) / truth
     near, far = np.percentile(truth, [2, 98])
     figure, axes = plt.subplots(4, 1, figsize=(10, 13), layout="constrained")
-    image = read_image(data.find_image(frame))
-    axes[0].imshow(image)
+    whole = bench.dataset(arguments.data_path, [frame], *gt.shape)  # the image as it was cut
+    axes[0].imshow(whole[0]["color"][0].permute(1, 2, 0).numpy())
     axes[0].set_title(f"input: {frame}", loc="left")
     inverse = {"cmap": "magma", "vmin": 1 / far, "vmax": 1 / near}
     shown = axes[1].imshow(1 / pred, **inverse)
