@@ -24,7 +24,7 @@ EVALUATE = ("--num_workers", 0, "--no_cuda")
 
 
 @pytest.fixture(scope="module")
-def workplace(sample, tmp_path_factory):
+def trained(sample, tmp_path_factory):
     """A trained model, exported ground truth, and where they are."""
     folder = tmp_path_factory.mktemp("work")
     splits = folder / "splits"
@@ -38,14 +38,14 @@ def workplace(sample, tmp_path_factory):
 
 
 @pytest.fixture
-def weights(workplace):
-    return workplace / "run" / "models" / "weights_0"
+def weights(trained):
+    return trained / "run" / "models" / "weights_0"
 
 
-def test_training_leaves_weights_options_and_a_log(workplace, weights):
+def test_training_leaves_weights_options_and_a_log(trained, weights):
     names = ["adam.pth", "depth.pth", "encoder.pth", "pose.pth", "pose_encoder.pth"]
     assert sorted(path.name for path in weights.iterdir()) == names
-    assert json.loads((workplace / "run/models/opt.json").read_text())["height"] == 64
+    assert json.loads((trained / "run/models/opt.json").read_text())["height"] == 64
     assert checkpoint.load_depth_model(weights).height == 64
     for part, wanted in (
         ("train", {"loss", "loss/0", "loss/3", "learning_rate", "waiting_share", "disp_0/0"}),
@@ -54,23 +54,23 @@ def test_training_leaves_weights_options_and_a_log(workplace, weights):
             {"loss", "psnr", "abs_rel", "a1", "color_0/0", "color_pred_-1_2/0", "automask_3/0"},
         ),
     ):
-        (events,) = (workplace / "run" / part).iterdir()
+        (events,) = (trained / "run" / part).iterdir()
         content = events.read_bytes()
         missing = [tag for tag in wanted if tag.encode() not in content]
         assert not missing, missing
 
 
-def test_exported_ground_truth_is_the_projected_scans(workplace, sample):
-    gt = GroundTruth(workplace / "splits" / "gt_depths.npz")
+def test_exported_ground_truth_is_the_projected_scans(trained, sample):
+    gt = GroundTruth(trained / "splits" / "gt_depths.npz")
     assert len(gt) == 4 and gt[0].shape == (128, 416)
     assert "forward coordinate" in gt.source and 0 < np.median(gt[0][gt[0] > 0]) < 80
 
 
 def test_evaluation_prints_the_table_and_writes_the_same(
-    monkeypatch, capsys, workplace, weights, sample
+    monkeypatch, capsys, trained, weights, sample
 ):
-    out = workplace / "result.json"
-    common = (*EVALUATE, "--data_path", sample, "--eval_split", workplace / "splits")
+    out = trained / "result.json"
+    common = (*EVALUATE, "--data_path", sample, "--eval_split", trained / "splits")
     run(monkeypatch, "evaluate_depth", *common, "--eval_mono", "--load_weights_folder", weights,
         "--save_pred_disps", "--json", out)  # fmt: skip
     printed = capsys.readouterr().out
@@ -83,25 +83,25 @@ def test_evaluation_prints_the_table_and_writes_the_same(
 
     saved = weights / "disps_splits_split.npy"
     assert np.load(saved).shape == (4, 64, 64)
-    run(monkeypatch, "evaluate_depth", "--eval_mono", "--eval_split", workplace / "splits",
+    run(monkeypatch, "evaluate_depth", "--eval_mono", "--eval_split", trained / "splits",
         "--ext_disp_to_eval", saved)  # fmt: skip
     assert latex in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("flags", [["--eval_stereo"], ["--eval_mono", "--post_process"],
     ["--eval_mono", "--disable_median_scaling", "--pred_depth_scale_factor", "5.4"]])  # fmt: skip
-def test_every_kind_of_evaluation_runs(monkeypatch, capsys, workplace, weights, sample, flags):
+def test_every_kind_of_evaluation_runs(monkeypatch, capsys, trained, weights, sample, flags):
     run(monkeypatch, "evaluate_depth", *EVALUATE, *flags, "--data_path", sample, "--eval_split",
-        workplace / "splits", "--load_weights_folder", weights)  # fmt: skip
+        trained / "splits", "--load_weights_folder", weights)  # fmt: skip
     printed = capsys.readouterr().out
     assert ("no median scaling" in printed) == (flags != ["--eval_mono", "--post_process"])
     assert ("depth x 5.4" in printed) == ("no median scaling" in printed)
 
 
 def test_predicting_without_evaluating_needs_no_ground_truth(
-    monkeypatch, capsys, workplace, weights, sample, tmp_path
+    monkeypatch, capsys, trained, weights, sample, tmp_path
 ):
-    shutil.copy(workplace / "splits" / "test_files.txt", tmp_path)
+    shutil.copy(trained / "splits" / "test_files.txt", tmp_path)
     run(monkeypatch, "evaluate_depth", *EVALUATE, "--eval_mono", "--no_eval", "--save_pred_disps",
         "--eval_out_dir", tmp_path / "out", "--data_path", sample, "--eval_split", tmp_path,
         "--load_weights_folder", weights)  # fmt: skip
@@ -109,10 +109,8 @@ def test_predicting_without_evaluating_needs_no_ground_truth(
     assert np.load(path).shape == (4, 64, 64) and "abs_rel" not in capsys.readouterr().out
 
 
-def test_fine_tuning_keeps_frozen_networks(
-    monkeypatch, capsys, workplace, weights, sample, tmp_path
-):
-    run(monkeypatch, "train", *TINY, "--data_path", sample, "--split", workplace / "splits",
+def test_fine_tuning_keeps_frozen_networks(monkeypatch, capsys, trained, weights, sample, tmp_path):
+    run(monkeypatch, "train", *TINY, "--data_path", sample, "--split", trained / "splits",
         "--log_dir", tmp_path, "--model_name", "tuned", "--num_epochs", 1,
         "--load_weights_folder", weights, "--freeze", "encoder", "pose")  # fmt: skip
     assert "continuing Adam's moments" in capsys.readouterr().out
@@ -124,9 +122,9 @@ def test_fine_tuning_keeps_frozen_networks(
 
 
 def test_loading_some_networks_starts_the_others_anew(
-    monkeypatch, capsys, workplace, weights, sample, tmp_path
+    monkeypatch, capsys, trained, weights, sample, tmp_path
 ):
-    run(monkeypatch, "train", *TINY, "--data_path", sample, "--split", workplace / "splits",
+    run(monkeypatch, "train", *TINY, "--data_path", sample, "--split", trained / "splits",
         "--log_dir", tmp_path, "--num_epochs", 1, "--pose_model_type", "posecnn", "--use_stereo",
         "--load_weights_folder", weights, "--models_to_load", "encoder", "depth")  # fmt: skip
     printed = capsys.readouterr().out
@@ -134,7 +132,7 @@ def test_loading_some_networks_starts_the_others_anew(
 
 
 def test_released_models_are_evaluated_by_name(
-    monkeypatch, capsys, workplace, weights, sample, tmp_path
+    monkeypatch, capsys, trained, weights, sample, tmp_path
 ):
     """From a zip put there by hand, as a machine without network would have it."""
     with zipfile.ZipFile(tmp_path / "mono_odom_640x192.zip", "w") as archive:
@@ -142,7 +140,7 @@ def test_released_models_are_evaluated_by_name(
             archive.write(path, path.name)
     fetch = functools.partial(released.fetch_released, folder=tmp_path)
     monkeypatch.setattr(inference, "fetch_released", fetch)
-    base = (*EVALUATE, "--eval_mono", "--data_path", sample, "--eval_split", workplace / "splits")
+    base = (*EVALUATE, "--eval_mono", "--data_path", sample, "--eval_split", trained / "splits")
     run(monkeypatch, "evaluate_depth", *base, "--load_weights_folder", weights)
     own = capsys.readouterr().out.splitlines()[-1]
     run(monkeypatch, "evaluate_depth", *base, "--model_name", "mono_odom_640x192")
@@ -311,19 +309,19 @@ def make_odometry(sample, root, frames, step_m=50, poses=True):
     ],
 )
 def test_training_that_cannot_start_writes_nothing(
-    monkeypatch, capsys, workplace, sample, tmp_path, flags, words
+    monkeypatch, capsys, trained, sample, tmp_path, flags, words
 ):
     line = fails(monkeypatch, capsys, "train", *TINY, "--data_path", sample, "--split",
-        workplace / "splits", "--log_dir", tmp_path / "log", *flags)  # fmt: skip
+        trained / "splits", "--log_dir", tmp_path / "log", *flags)  # fmt: skip
     assert words in line
     assert not (tmp_path / "log").exists()
 
 
 def test_weights_of_another_architecture_stop_the_start(
-    monkeypatch, capsys, workplace, weights, sample, tmp_path
+    monkeypatch, capsys, trained, weights, sample, tmp_path
 ):
     line = fails(monkeypatch, capsys, "train", *TINY, "--data_path", sample, "--split",
-        workplace / "splits", "--log_dir", tmp_path / "log", "--load_weights_folder", weights,
+        trained / "splits", "--log_dir", tmp_path / "log", "--load_weights_folder", weights,
         "--num_layers", "34")  # fmt: skip
     assert "encoder.pth: weights of another architecture" in line
     assert not (tmp_path / "log").exists()
@@ -353,30 +351,30 @@ def test_a_truncated_image_stops_training_with_its_name(
     ],
 )
 def test_exports_that_cannot_work_write_nothing(
-    monkeypatch, capsys, workplace, sample, tmp_path, flags, words
+    monkeypatch, capsys, trained, sample, tmp_path, flags, words
 ):
     out = tmp_path / "gt.npz"
     line = fails(monkeypatch, capsys, "export_gt_depth", "--data_path", sample, "--split",
-        workplace / "splits", "--gt_file", out, *flags)  # fmt: skip
+        trained / "splits", "--gt_file", out, *flags)  # fmt: skip
     assert words in line and not out.exists()
 
 
 def test_a_missing_calibration_is_named_by_the_export(
-    monkeypatch, capsys, workplace, sample, tmp_path
+    monkeypatch, capsys, trained, sample, tmp_path
 ):
     (tmp_path / "2011_09_26").mkdir()
     drive = "2011_09_26/2011_09_26_drive_0003_sync"
     (tmp_path / drive).symlink_to(sample / drive)
     line = fails(monkeypatch, capsys, "export_gt_depth", "--data_path", tmp_path, "--split",
-        workplace / "splits", "--gt_file", tmp_path / "gt.npz")  # fmt: skip
+        trained / "splits", "--gt_file", tmp_path / "gt.npz")  # fmt: skip
     assert "calib_cam_to_cam.txt: no such calibration file" in line
     assert not (tmp_path / "gt.npz").exists()
 
 
 def test_evaluations_that_cannot_work_say_why(
-    monkeypatch, capsys, workplace, weights, sample, tmp_path
+    monkeypatch, capsys, trained, weights, sample, tmp_path
 ):
-    splits = workplace / "splits"
+    splits = trained / "splits"
     base = (*EVALUATE, "--eval_mono", "--data_path", sample, "--eval_split", splits)
 
     def line(*flags):
@@ -420,9 +418,9 @@ def test_evaluations_that_cannot_work_say_why(
 
 
 def test_predictions_without_depth_and_foreign_ground_truth_are_refused(
-    monkeypatch, capsys, workplace, weights, sample, tmp_path
+    monkeypatch, capsys, trained, weights, sample, tmp_path
 ):
-    splits = workplace / "splits"
+    splits = trained / "splits"
     base = (*EVALUATE, "--eval_mono", "--data_path", sample, "--eval_split", splits)
     np.save(tmp_path / "d.npy", np.zeros((4, 8, 8), np.float32))
     out = tmp_path / "result.json"
@@ -441,9 +439,9 @@ def test_predictions_without_depth_and_foreign_ground_truth_are_refused(
     "name, flag", [("evaluate_depth", "--json"), ("export_gt_depth", "--gt_file")]
 )
 def test_outputs_that_cannot_be_written_are_refused_at_the_start(
-    monkeypatch, capsys, workplace, weights, sample, tmp_path, name, flag
+    monkeypatch, capsys, trained, weights, sample, tmp_path, name, flag
 ):
-    splits = workplace / "splits"
+    splits = trained / "splits"
     own = {
         "evaluate_depth": ("--eval_mono", "--eval_split", splits, "--load_weights_folder", weights),
         "export_gt_depth": ("--split", splits),
@@ -456,7 +454,7 @@ def test_outputs_that_cannot_be_written_are_refused_at_the_start(
 
 
 def test_stereo_evaluation_needs_a_benchmark_with_a_stereo_scale(
-    monkeypatch, capsys, workplace, weights
+    monkeypatch, capsys, trained, weights
 ):
     indoors = Protocol("indoors", (0.0, 10.0), (0.1, 10.0))
     real = evaluate_depth.benchmark
@@ -464,15 +462,13 @@ def test_stereo_evaluation_needs_a_benchmark_with_a_stereo_scale(
         evaluate_depth, "benchmark", lambda *names: real(*names)._replace(protocol=indoors)
     )
     line = fails(monkeypatch, capsys, "evaluate_depth", "--eval_stereo", "--load_weights_folder",
-        weights, "--eval_split", workplace / "splits")  # fmt: skip
+        weights, "--eval_split", trained / "splits")  # fmt: skip
     assert "indoors has no stereo scale" in line
 
 
-def test_a_picture_of_a_prediction_is_made(
-    monkeypatch, capsys, workplace, weights, sample, tmp_path
-):
+def test_a_picture_of_a_prediction_is_made(monkeypatch, capsys, trained, weights, sample, tmp_path):
     out = tmp_path / "result.png"
-    base = ("--data_path", sample, "--eval_split", workplace / "splits", "--out", out)
+    base = ("--data_path", sample, "--eval_split", trained / "splits", "--out", out)
     run(monkeypatch, "tools.show_depth", *base, "--frame", 1, "--load_weights_folder", weights)
     with Image.open(out) as picture:
         assert min(picture.size) > 500
