@@ -98,8 +98,7 @@ def benchmark(split: str, dataset: str) -> Benchmark:
     """
     kind = DATASETS[dataset]
     folder = split_folder(split)
-    path = folder.resolve()
-    known = BENCHMARKS.get(path.name) if path.parent == SPLITS else None
+    known = known_benchmark(folder)
     if known is None:
         return Benchmark(folder, kind, kind.protocol)
     if kind not in (known.dataset, KITTIRaw):  # KITTIRaw is the flag's default
@@ -107,6 +106,12 @@ def benchmark(split: str, dataset: str) -> Benchmark:
             f"benchmark '{known.folder.name}' is not made of --dataset {dataset}: leave it out"
         )
     return known
+
+
+def known_benchmark(folder: Path) -> Benchmark | None:
+    """The benchmark that a folder is the place of, however its path is written."""
+    path = folder.resolve()
+    return BENCHMARKS.get(path.name) if path.parent == SPLITS else None
 
 
 def read_ground_truth(bench: Benchmark, path: Path) -> GroundTruth:
@@ -117,14 +122,11 @@ def read_ground_truth(bench: Benchmark, path: Path) -> GroundTruth:
     """
     gt = GroundTruth(path)
     if gt.dataset != bench.dataset.__name__:
-        names = [name for name, kind in DATASETS.items() if kind.__name__ == gt.dataset]
-        known = BENCHMARKS.get(bench.name)
-        again = known is not None and known.folder == bench.folder.resolve()
-        way_out = (
-            f"give --dataset {names[0]} here too"
-            if names and not again
-            else (f"export that of {bench.name} again with --overwrite")
-        )
+        way_out = f"export that of {bench.name} again with --overwrite"
+        if known_benchmark(bench.folder) is None:  # of a split of one's own the flag decides
+            for name, kind in DATASETS.items():
+                if kind.__name__ == gt.dataset:
+                    way_out = f"give --dataset {name} here too"
         raise UserError(f"{path}: holds depth of {gt.dataset}; {way_out}")
     return gt
 
@@ -138,7 +140,7 @@ def exported(split: str) -> tuple[Benchmark, GroundTruth]:
     """
     bench = benchmark(split, "kitti")
     own = GroundTruth(bench.gt_file).dataset
-    if bench.folder.resolve().parent != SPLITS:
+    if known_benchmark(bench.folder) is None:
         for kind in DATASETS.values():
             if kind.__name__ == own and kind.protocol is not None:
                 bench = bench._replace(dataset=kind, protocol=kind.protocol)

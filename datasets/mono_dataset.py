@@ -75,8 +75,8 @@ class MonoDataset(Dataset):
         if not self.data_path.is_dir():
             raise UserError(f"{data_path}: no such data folder; give the right one by --data_path")
         self.frames, self.left_out = self._complete(frames)
-        for frame in {self._recording(f): f for f in self.frames}.values():
-            self._cameras[self._recording(frame)] = self._camera(frame)
+        for recording, frame in {self._recording(f): f for f in self.frames}.items():
+            self._cameras[recording] = self._camera(frame)
         self._listings.clear()  # workers find files anew, and one that vanished is missed by name
 
     # What a data set is ---------------------------------------------------------------------------
