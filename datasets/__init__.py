@@ -8,9 +8,10 @@ from .benchmarks import (
     recordings,
 )
 from .ground_truth import GroundTruth, export_ground_truth, write_ground_truth
+from .images import read_image
 from .kitti import KITTIDepth, KITTIOdom, KITTIRaw
 from .kitti_benchmark import KITTIBenchmark, write_submission
-from .mono_dataset import MonoDataset, collate, read_image
+from .mono_dataset import MonoDataset, collate
 from .splits import SPLITS, Frame, read_split, split_folder
 
 __all__ = [

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
 
 from metrics import Protocol, garg_crop
 from utils import UserError, read_lines
 
-from .mono_dataset import MonoDataset, read_image
+from .images import read_depth_image, read_image
+from .mono_dataset import MonoDataset
 from .splits import Frame
 from .velodyne import (
     DepthAxis,
@@ -105,7 +105,7 @@ class KITTIDepth(KITTIRaw):
         return next((path for path in paths if path.is_file()), paths[0])
 
     def read_depth(self, frame: Frame) -> Float[np.ndarray, "H W"]:
-        return read_depth_png(self.depth_path(frame))
+        return read_depth_image(self.depth_path(frame), METRES_PER_UNIT)
 
     def depth_source(self) -> str:
         return IMPROVED_SOURCE
@@ -179,19 +179,3 @@ def read_poses(path: Path) -> Float[np.ndarray, "N 4 4"]:
         if not good:
             raise UserError(f"{path}:{number}: not the twelve numbers of a pose [R t]")
     return poses
-
-
-def read_depth_png(path: Path) -> Float[np.ndarray, "H W"]:
-    """A 16-bit depth image in metres (value / 256), 0 = missing.
-
-    Raises:
-        UserError: damaged, or not 16-bit with one channel.
-    """
-    try:
-        with Image.open(path) as image:
-            mode, values = image.mode, np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: cannot be read as a depth image ({error})") from None
-    if not mode.startswith("I"):
-        raise UserError(f"{path}: is no 16-bit depth image (its mode is {mode})")
-    return values.astype(np.float32) * np.float32(METRES_PER_UNIT)

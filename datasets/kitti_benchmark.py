@@ -11,6 +11,7 @@ from PIL import Image
 from metrics import Protocol
 from utils import UserError, atomic_write, read_lines
 
+from .images import read_depth_image, read_image
 from .kitti import (
     CAMERA,
     IMPROVED_SOURCE,
@@ -18,9 +19,8 @@ from .kitti import (
     STEREO_SCALE,
     KITTIDepth,
     demand_camera,
-    read_depth_png,
 )
-from .mono_dataset import MonoDataset, read_image
+from .mono_dataset import MonoDataset
 from .splits import Frame
 
 SELECTION = "val_selection_cropped"
@@ -93,7 +93,7 @@ class KITTIBenchmark(MonoDataset):
         return None if kind is None else self._path(frame, kind)
 
     def read_depth(self, frame: Frame) -> Float[np.ndarray, "H W"]:
-        return read_depth_png(self.depth_path(frame))
+        return read_depth_image(self.depth_path(frame), METRES_PER_UNIT)
 
     def depth_source(self) -> str:
         if all(_subset(frame) == SELECTION for frame in self.frames):

@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 from metrics import Protocol
 from utils import UserError
 
+from .images import read_image
 from .splits import Frame
 
 OTHER_SIDE = {"l": "r", "r": "l"}
@@ -232,26 +233,6 @@ def resize_K(
     """
     x, y = new_size[0] / size[0], new_size[1] / size[1]
     return np.array([[x, 0, x / 2 - 0.5], [0, y, y / 2 - 0.5], [0, 0, 1]]) @ K
-
-
-def read_image(path: Path) -> Image.Image:
-    """An image as RGB.
-
-    Raises:
-        UserError: it is missing, damaged, no image, or has more than 8 bits a channel.
-    """
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"mode {image.mode}, not 8 bits a channel")
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path}: cannot be read as an image ({' '.join(str(error).split())}): "
-            "replace the file, or take its frame out of the split"
-        ) from None
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from jaxtyping import Float
 
 from utils import UserError, read_lines
 
+from .images import depth_of_points
+
 DepthAxis = Literal["velodyne_x", "camera_z"]
 
 
@@ -89,9 +91,4 @@ def project_scan(
     depth = scan[:, 0] if depth_axis == "velodyne_x" else points[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         pixels = np.round(points[:, :2] / points[:, 2:]) - 1  # the devkit counts pixels from one
-    inside = (pixels >= 0).all(1) & (pixels < (width, height)).all(1) & (depth > 0)
-    u, v = pixels[inside].astype(np.int64).T
-    image = np.full((height, width), np.inf, np.float32)
-    np.minimum.at(image, (v, u), depth[inside].astype(np.float32))
-    image[np.isinf(image)] = 0
-    return image
+    return depth_of_points(pixels, depth, height, width)

@@ -12,8 +12,9 @@ from datasets import (
     collate,
     write_ground_truth,
 )
-from datasets.kitti import read_depth_png, read_poses
-from datasets.mono_dataset import read_image, resize_K
+from datasets.images import read_depth_image, read_image
+from datasets.kitti import METRES_PER_UNIT, read_poses
+from datasets.mono_dataset import resize_K
 from datasets.velodyne import project_scan, read_calibration, read_scan
 from layers import backproject, project, warp
 from tools import make_sample
@@ -406,10 +407,10 @@ def test_depth_images_must_be_16_bit(tmp_path):
     path = tmp_path / "depth.png"
     Image.new("RGB", (4, 4)).save(path)
     with pytest.raises(UserError, match="no 16-bit"):
-        read_depth_png(path)
+        read_depth_image(path, METRES_PER_UNIT)
     path.write_bytes(b"\x89PNG")
     with pytest.raises(UserError, match="cannot be read"):
-        read_depth_png(path)
+        read_depth_image(path, METRES_PER_UNIT)
 
 
 def test_poses_are_read_or_the_line_is_named(tmp_path):

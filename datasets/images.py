@@ -1,0 +1,60 @@
+"""Images on disk: colour, 16-bit depth, and depth images made of points."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Num
+from PIL import Image
+
+from utils import UserError
+
+
+def read_image(path: Path) -> Image.Image:
+    """An image as RGB.
+
+    Raises:
+        UserError: it is missing, damaged, no image, or has more than 8 bits a channel.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):
+                raise ValueError(f"mode {image.mode}, not 8 bits a channel")
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(
+            f"{path}: cannot be read as an image ({' '.join(str(error).split())}): "
+            "replace the file, or take its frame out of the split"
+        ) from None
+
+
+def read_depth_image(path: Path, metres_per_unit: float) -> Float[np.ndarray, "H W"]:
+    """A 16-bit depth image in metres, 0 = missing.
+
+    Raises:
+        UserError: damaged, or not 16-bit with one channel.
+    """
+    try:
+        with Image.open(path) as image:
+            mode, values = image.mode, np.asarray(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: cannot be read as a depth image ({error})") from None
+    if not mode.startswith("I"):
+        raise UserError(f"{path}: is no 16-bit depth image (its mode is {mode})")
+    return values.astype(np.float32) * np.float32(metres_per_unit)
+
+
+def depth_of_points(
+    pixels: Num[np.ndarray, "N 2"], depth_m: Float[np.ndarray, " N"], height: int, width: int
+) -> Float[np.ndarray, "H W"]:
+    """Depth image of points at whole pixels (u, v), 0 = no point.
+
+    Points outside the image or not in front of it drop out; in a pixel the nearest wins.
+    """
+    inside = (pixels >= 0).all(1) & (pixels < (width, height)).all(1) & (depth_m > 0)
+    u, v = pixels[inside].astype(np.int64).T
+    image = np.full((height, width), np.inf, np.float32)
+    np.minimum.at(image, (v, u), depth_m[inside].astype(np.float32))
+    image[np.isinf(image)] = 0
+    return image
