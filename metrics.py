@@ -33,6 +33,19 @@ class DepthErrors(NamedTuple):
     a3: float
 
 
+class IndoorErrors(NamedTuple):
+    """The seven metrics and the mean absolute difference of log10, as NYUv2's tables have it."""
+
+    abs_rel: float
+    sq_rel: float
+    rmse: float
+    rmse_log: float
+    a1: float
+    a2: float
+    a3: float
+    log10: float
+
+
 class ServerErrors(NamedTuple):
     """The metrics of KITTI's depth-prediction server (Uhrig et al. 2017), in its units."""
 
@@ -61,10 +74,12 @@ class Protocol:
 
     gt_range_m:   ground truth strictly within this range counts.
     pred_range_m: predictions are clipped to it, after scaling.
-    crop:         (height, width) -> rows and columns that count.
+    crop:         (height, width) -> rows and columns that count, of the ground truth.
+    input_crop:   rows and columns of the image that the network sees; nothing else is scored.
     scaling:      `per_image_median` multiplies by median(gt) / median(prediction) of each image,
                   `global_median` by the median of these ratios, the same for all images.
     stereo_scale: metres per unit of a network trained on stereo; None where there is none.
+    log10:        add this metric to the seven.
     server_metrics: also score as KITTI's depth-prediction server does.
     """
 
@@ -75,26 +90,37 @@ class Protocol:
     scaling: Scaling = "per_image_median"
     stereo_scale: float | None = None
     server_metrics: bool = False
+    input_crop: Crop | None = None
+    log10: bool = False
+
+    def seen(self, gt: Float[ndarray, "H W"]) -> Float[ndarray, "h w"]:
+        """The part of a ground-truth map that the network sees."""
+        return gt if self.input_crop is None else gt[self.input_crop(*gt.shape)]
 
     def mask(self, gt: Float[ndarray, "H W"]) -> Bool[ndarray, "H W"]:
-        """The pixels of a ground-truth map that count."""
+        """The pixels that count of a ground-truth map, as far as the network sees it."""
         mask = np.zeros(gt.shape, bool)
         mask[self.crop(*gt.shape)] = True
         return mask & (gt > self.gt_range_m[0]) & (gt < self.gt_range_m[1])
 
     def describe(self) -> str:
         """One line for people."""
+        cut = f"images cut to {_words(self.input_crop)}, " if self.input_crop else ""
         return (
-            f"{self.name}: ground truth {self.gt_range_m[0]:g}-{self.gt_range_m[1]:g} m, "
-            f"{self.crop.__name__.replace('_', ' ')}, {SCALINGS[self.scaling]}, predictions "
+            f"{self.name}: {cut}ground truth {self.gt_range_m[0]:g}-{self.gt_range_m[1]:g} m, "
+            f"{_words(self.crop)}, {SCALINGS[self.scaling]}, predictions "
             f"clipped to {self.pred_range_m[0]:g}-{self.pred_range_m[1]:g} m"
         )
+
+
+def _words(crop: Crop) -> str:
+    return crop.__name__.replace("_", " ")
 
 
 class DepthScore(NamedTuple):
     """Errors of one image, and the median ratio gt / prediction before any scaling of it."""
 
-    errors: DepthErrors
+    errors: DepthErrors | IndoorErrors
     ratio: float
     server: ServerErrors | None = None
 
@@ -113,6 +139,11 @@ def depth_errors(gt: Float[ndarray, "*N"], pred: Float[ndarray, "*N"]) -> DepthE
         a2=float(np.mean(worse < 1.25**2)),
         a3=float(np.mean(worse < 1.25**3)),
     )
+
+
+def log10_error(gt: Float[ndarray, "*N"], pred: Float[ndarray, "*N"]) -> float:
+    """Mean |log10 gt - log10 pred| of positive depths."""
+    return float(np.mean(np.abs(np.log10(gt) - np.log10(pred))))
 
 
 def server_errors(gt: Float[ndarray, "*N"], pred: Float[ndarray, "*N"]) -> ServerErrors:
@@ -144,9 +175,11 @@ def score_depth(
 ) -> DepthScore | None:
     """Score a scaled disparity (1 / depth) of any size against a map in metres, 0 = missing.
 
+    The disparity is that of what the network saw: of the map's part `protocol.seen`.
     Predicted depth times `depth_scale` is scaled by the image's median where the protocol says so,
     then clipped. None if no pixel counts.
     """
+    gt = protocol.seen(gt)
     mask = protocol.mask(gt)
     if not mask.any():
         return None
@@ -157,14 +190,17 @@ def score_depth(
         with np.errstate(invalid="ignore"):  # a disparity of 0 all over: NaN, and a ratio of 0
             pred = pred * ratio
     pred = np.clip(pred, *protocol.pred_range_m)
+    errors = depth_errors(gt, pred)
+    if protocol.log10:
+        errors = IndoorErrors(*errors, log10_error(gt, pred))
     server = server_errors(gt, pred) if protocol.server_metrics else None
-    return DepthScore(depth_errors(gt, pred), ratio, server)
+    return DepthScore(errors, ratio, server)
 
 
 class DepthSummary(NamedTuple):
     """Mean errors over images, and the median and relative spread of their scale ratios."""
 
-    errors: DepthErrors
+    errors: DepthErrors | IndoorErrors
     ratio: float
     ratio_spread: float
     images: int
@@ -180,7 +216,8 @@ def summarise(scores: list[DepthScore]) -> DepthSummary:
     server = None
     if scores[0].server is not None:
         server = ServerErrors(*map(float, np.mean([score.server for score in scores], axis=0)))
-    return DepthSummary(DepthErrors(*map(float, mean)), middle, spread, len(scores), server)
+    errors = type(scores[0].errors)(*map(float, mean))
+    return DepthSummary(errors, middle, spread, len(scores), server)
 
 
 def flip_post_process(

@@ -24,9 +24,15 @@ Result = TypeVar("Result")
 class UserError(Exception):
     """Something the user can put right. The message is one line: the thing, then the way out.
 
+    `advice` are lines that go before it, where the way out is long.
+
     A data-loader worker hands its exceptions on with the whole traceback as their message, so
     only the last line counts.
     """
+
+    def __init__(self, message: str, advice: str = ""):
+        super().__init__(message)
+        self.advice = advice
 
     def __str__(self) -> str:
         lines = super().__str__().strip().splitlines() or ["unknown error"]
@@ -46,6 +52,8 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except UserError as error:
         message = str(error)
+        if error.advice:
+            print(error.advice, file=sys.stderr)
     except OSError as error:
         what = f"{error.filename}: " if error.filename else ""
         lines = str(error).strip().splitlines() or [type(error).__name__]  # a worker's: traceback

@@ -12,6 +12,7 @@ from .images import read_image
 from .kitti import KITTIDepth, KITTIOdom, KITTIRaw
 from .kitti_benchmark import KITTIBenchmark, write_submission
 from .mono_dataset import MonoDataset, collate
+from .nyuv2 import NYUv2, NYUv2Raw, NYUv2Report
 from .splits import SPLITS, Frame, read_split, split_folder
 
 __all__ = [
@@ -25,6 +26,9 @@ __all__ = [
     "KITTIOdom",
     "KITTIRaw",
     "MonoDataset",
+    "NYUv2",
+    "NYUv2Raw",
+    "NYUv2Report",
     "SPLITS",
     "benchmark",
     "collate",

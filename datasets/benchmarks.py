@@ -3,7 +3,7 @@
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from metrics import Protocol
+from metrics import Crop, Protocol
 from utils import UserError
 
 from .ground_truth import GroundTruth
@@ -19,12 +19,23 @@ from .kitti_benchmark import (
     KITTIDepthCrop,
 )
 from .mono_dataset import MonoDataset
+from .nyuv2 import (
+    LABELLED_FOLDER,
+    PROTOCOLS,
+    NYUv2,
+    NYUv2Raw,
+    NYUv2Report,
+    labelled_places,
+    place,
+)
 from .splits import SPLITS, Frame, read_split, split_folder
 
 DATASETS: dict[str, type[MonoDataset]] = {
     "kitti": KITTIRaw,
     "kitti_odom": KITTIOdom,
     "kitti_depth": KITTIDepth,
+    "nyuv2": NYUv2,
+    "nyuv2_raw": NYUv2Raw,
 }
 
 
@@ -57,6 +68,11 @@ class Benchmark(NamedTuple):
         return self.subset is not None and not (self.folder / "test_files.txt").is_file()
 
     @property
+    def input_crop(self) -> Crop | None:
+        """What the network sees of each image; None for all of it."""
+        return None if self.protocol is None else self.protocol.input_crop
+
+    @property
     def official_images(self) -> int | None:
         """How many images the official archive has, where that is known."""
         return OFFICIAL_IMAGES.get(self.subset)
@@ -86,26 +102,52 @@ BENCHMARKS = {
         Benchmark(SPLITS / "benchmark_scale", KITTIDepthCrop, IMPROVED),
         Benchmark(SPLITS / "benchmark_val", KITTIBenchmark, SERVER, SELECTION),
         Benchmark(SPLITS / "benchmark_report", KITTIBenchmark, REPORT, COMPLETION),
+        Benchmark(SPLITS / "nyuv2", NYUv2, PROTOCOLS["A"]),
+        Benchmark(SPLITS / "nyuv2_official", NYUv2, PROTOCOLS["A"]),
+        Benchmark(SPLITS / "nyuv2_report", NYUv2Report, NYUv2Report.protocol),
     )
 }
 
 
-def benchmark(split: str, dataset: str) -> Benchmark:
+def benchmark(split: str, dataset: str, protocol: str | None = None) -> Benchmark:
     """The benchmark of a split in splits/; any other split is scored as its data set usually is.
 
+    Args:
+        protocol: which of the data set's protocols, where it has several; None: the usual one.
+
     Raises:
-        UserError: no such split, or the benchmark has another data set than the one asked for.
+        UserError: no such split or protocol, or the benchmark has another data set than the one
+            asked for.
     """
     kind = DATASETS[dataset]
     folder = split_folder(split)
-    known = known_benchmark(folder)
-    if known is None:
-        return Benchmark(folder, kind, kind.protocol)
-    if kind not in (known.dataset, KITTIRaw):  # KITTIRaw is the flag's default
+    bench = known_benchmark(folder)
+    if bench is None:
+        bench = Benchmark(folder, kind, usual_protocol(kind))
+    elif kind is not KITTIRaw and not issubclass(bench.dataset, kind):  # KITTIRaw: the default
         raise UserError(
-            f"benchmark '{known.folder.name}' is not made of --dataset {dataset}: leave it out"
+            f"benchmark '{bench.folder.name}' is not made of --dataset {dataset}: leave it out"
         )
-    return known
+    return bench if protocol is None else with_protocol(bench, protocol)
+
+
+def with_protocol(bench: Benchmark, protocol: str) -> Benchmark:
+    """A benchmark under another of its data set's protocols.
+
+    Raises:
+        UserError: it has no such protocol.
+    """
+    if protocol not in bench.dataset.protocols:
+        raise UserError(
+            f"--nyuv2_protocol {protocol}: is for the splits nyuv2 and nyuv2_official, or one of "
+            f"--dataset nyuv2, not for {bench.name}"
+        )
+    return bench._replace(protocol=bench.dataset.protocols[protocol])
+
+
+def usual_protocol(kind: type[MonoDataset]) -> Protocol | None:
+    """How depth of a data set is scored unless its benchmark or a flag says otherwise."""
+    return next(iter(kind.protocols.values()), kind.protocol)
 
 
 def known_benchmark(folder: Path) -> Benchmark | None:
@@ -131,26 +173,35 @@ def read_ground_truth(bench: Benchmark, path: Path) -> GroundTruth:
     return gt
 
 
-def exported(split: str) -> tuple[Benchmark, GroundTruth]:
+def exported(split: str, protocol: str | None = None) -> tuple[Benchmark, GroundTruth]:
     """A split with its exported ground truth, which says for any split of one's own what data
     set it is of.
 
+    Args:
+        protocol: as `benchmark`.
+
     Raises:
-        UserError: no such split, no ground truth in it, or one of another data set.
+        UserError: no such split or protocol, no ground truth in it, or one of another data set.
     """
     bench = benchmark(split, "kitti")
     own = GroundTruth(bench.gt_file).dataset
     if known_benchmark(bench.folder) is None:
         for kind in DATASETS.values():
             if kind.__name__ == own and kind.protocol is not None:
-                bench = bench._replace(dataset=kind, protocol=kind.protocol)
+                bench = bench._replace(dataset=kind, protocol=usual_protocol(kind))
+    if protocol is not None:
+        bench = with_protocol(bench, protocol)
     return bench, read_ground_truth(bench, bench.gt_file)
 
 
-def recordings(frames: list[Frame]) -> set[str]:
-    """Names of the raw recordings (drives) of frames, whatever data set has them.
+def recordings(frames: list[Frame], data_path: Path) -> set[str]:
+    """Names of the raw recordings (drives, rooms) of frames, whatever data set has them.
 
-    Odometry sequences are given as the drives they were cut from, where that is known.
+    Odometry sequences are given as the drives they were cut from, and NYUv2's labelled images as
+    the rooms they show, where that is known.
     """
-    names = {PurePosixPath(frame.folder).name for frame in frames}
-    return {ODOMETRY_DRIVES.get(name.zfill(2), name) for name in names}
+    names = {frame: PurePosixPath(frame.folder).name for frame in frames}
+    labelled = [frame for frame, name in names.items() if name == LABELLED_FOLDER]
+    known = labelled_places(labelled, data_path) if labelled else set()
+    others = set(names.values()) - {LABELLED_FOLDER}
+    return known | {place(ODOMETRY_DRIVES.get(name.zfill(2), name)) for name in others}

@@ -9,7 +9,7 @@ from metrics import Protocol, garg_crop
 from utils import UserError, read_lines
 
 from .images import read_depth_image, read_image
-from .mono_dataset import MonoDataset
+from .mono_dataset import MonoDataset, demand_camera
 from .splits import Frame
 from .velodyne import (
     DepthAxis,
@@ -131,16 +131,6 @@ class KITTIOdom(MonoDataset):
     def read_poses(data_path: Path, sequence: str) -> Float[np.ndarray, "N 4 4"]:
         """True camera-to-world poses of a sequence, one per frame."""
         return read_poses(data_path / "poses" / f"{sequence_name(sequence)}.txt")
-
-
-def demand_camera(path: Path, K: Float[np.ndarray, "3 3"], width: int, height: int) -> None:
-    """Refuse a calibration that is no camera: focal lengths and size must be positive.
-
-    Raises:
-        UserError: naming the file.
-    """
-    if not min(K[0, 0], K[1, 1], K[2, 2], width - 1, height - 1) > 0:
-        raise UserError(f"{path}: describes no camera (focal length or size not positive)")
 
 
 def sequence_name(folder: str) -> str:

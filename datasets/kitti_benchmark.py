@@ -18,9 +18,8 @@ from .kitti import (
     METRES_PER_UNIT,
     STEREO_SCALE,
     KITTIDepth,
-    demand_camera,
 )
-from .mono_dataset import MonoDataset
+from .mono_dataset import MonoDataset, demand_camera
 from .splits import Frame
 
 SELECTION = "val_selection_cropped"
@@ -110,6 +109,12 @@ class KITTIBenchmark(MonoDataset):
         return _subset_folder(self.data_path, subset) / kind / name
 
 
+def benchmark_crop(height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of a raw image that the benchmark's images keep; all of a smaller one."""
+    left, top = max(width - 1216, 0) // 2, max(height - 352, 0)
+    return slice(top, height), slice(left, left + min(width, 1216))
+
+
 class KITTIDepthCrop(KITTIDepth):
     """Raw images with improved ground truth, cut to the 1216x352 of the benchmark's images.
 
@@ -117,26 +122,11 @@ class KITTIDepthCrop(KITTIDepth):
     sees such a cut larger, and its depth is another by some percent.
     """
 
-    def resize(self, image: Image.Image) -> Image.Image:
-        rows, columns = benchmark_crop(image.height, image.width)
-        box = (columns.start, rows.start, columns.stop, rows.stop)
-        return super().resize(image.crop(box))
-
-    def calibrated_K(self, frame: Frame) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
-        K, (width, height) = super().calibrated_K(frame)
-        rows, columns = benchmark_crop(height, width)
-        K = K - np.array([[0, 0, columns.start], [0, 0, rows.start], [0, 0, 0]])
-        return K, (columns.stop - columns.start, rows.stop - rows.start)
+    input_crop = staticmethod(benchmark_crop)
 
     def read_depth(self, frame: Frame) -> Float[np.ndarray, "H W"]:
         depth_m = super().read_depth(frame)
         return depth_m[benchmark_crop(*depth_m.shape)]
-
-
-def benchmark_crop(height: int, width: int) -> tuple[slice, slice]:
-    """Rows and columns of a raw image that the benchmark's images keep; all of a smaller one."""
-    left, top = max(width - 1216, 0) // 2, max(height - 352, 0)
-    return slice(top, height), slice(left, left + min(width, 1216))
 
 
 def _subset(frame: Frame) -> str:

@@ -1,6 +1,7 @@
 """Samples for self-supervised training: a target frame with its neighbours and stereo partner."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import v2
 
-from metrics import Protocol
+from metrics import Crop, Protocol
 from utils import UserError
 
 from .images import read_image
@@ -38,16 +39,20 @@ class MonoDataset(Dataset):
         png: take PNG files only; otherwise JPEG or PNG, whichever is there.
         intrinsics: the data set's `nominal` camera, or the `calib` files of each recording.
         with_depth: add the ground truth where there is a file for it.
+        input_crop: (height, width) of an image -> rows and columns of it that become the input.
 
     Raises:
         UserError: missing data, before anything is trained. Targets without neighbouring frames
             are no error: they are left out and `left_out` says how many, unless none remains.
     """
 
-    nominal_K: tuple[float, float, float, float]  # fx, cx by width; fy, cy by height
+    nominal_K: tuple[float, float, float, float] | None  # fx, cx by width; fy, cy by height
     protocol: Protocol | None = None  # how its depth is scored; None without ground truth
+    protocols: Mapping[str, Protocol] = {}  # of its benchmarks, by name, where there are several
     baseline = 0.1  # of the nominal stereo rig, in the network's units
     one_camera_per_recording = True  # all frames of a folder and side share theirs
+    input_crop: Crop | None = None
+    how_to_get = ""  # lines that say where the data is and how to prepare it
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class MonoDataset(Dataset):
         png: bool = False,
         intrinsics: Intrinsics = "nominal",
         with_depth: bool = False,
+        input_crop: Crop | None = None,
     ):
         self.data_path = Path(data_path)
         self.height, self.width = height, width
@@ -70,11 +76,15 @@ class MonoDataset(Dataset):
         self.extensions = (".png",) if png else (".jpg", ".png", ".jpeg")
         self.intrinsics = intrinsics
         self.with_depth = with_depth
+        self.input_crop = input_crop or self.input_crop
         self.jitter = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1)
         self._listings: dict[Path, frozenset[str]] = {}
         self._cameras: dict[Frame, Tensor] = {}
         if not self.data_path.is_dir():
-            raise UserError(f"{data_path}: no such data folder; give the right one by --data_path")
+            raise UserError(
+                f"{data_path}: no such data folder; give the right one by --data_path",
+                self.how_to_get,
+            )
         self.frames, self.left_out = self._complete(frames)
         for recording, frame in {self._recording(f): f for f in self.frames}.items():
             self._cameras[recording] = self._camera(frame)
@@ -89,6 +99,10 @@ class MonoDataset(Dataset):
     def calibrated_K(self, frame: Frame) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
         """Intrinsics in pixels from the recording's calibration, and the (width, height) of it."""
         raise NotImplementedError
+
+    def same_recording(self, frame: Frame, other: Frame) -> bool:
+        """Whether two frames of one folder were filmed in one go, so that motion links them."""
+        return True
 
     def depth_path(self, frame: Frame) -> Path | None:
         """File that holds the ground truth of a frame; None where the data set has none."""
@@ -179,7 +193,10 @@ class MonoDataset(Dataset):
             neighbours = [frame._replace(index=frame.index + k) for k in self.frame_ids[1:]]
             if gaps:
                 absent.append(gaps[0])
-            elif any(f.index < 0 or self.find_image(f) is None for f in neighbours):
+            elif any(
+                f.index < 0 or self.find_image(f) is None or not self.same_recording(frame, f)
+                for f in neighbours
+            ):
                 lonely.append(frame)
             else:
                 whole.append(frame)
@@ -188,7 +205,8 @@ class MonoDataset(Dataset):
             raise UserError(
                 f"{self.image_stem(absent[0])}: no {kinds} image for '{absent[0]}' "
                 f"({len(absent)} of {len(frames)} frames of the split lack theirs): "
-                "complete the data, correct --data_path, or take the lines out of the split"
+                "complete the data, correct --data_path, or take the lines out of the split",
+                self.how_to_get if len(absent) == len(frames) else "",
             )
         if not lonely:
             return whole, ""
@@ -208,6 +226,9 @@ class MonoDataset(Dataset):
 
     def resize(self, image: Image.Image) -> Image.Image:
         """To the network's input size, by the antialiasing filter published results used."""
+        if self.input_crop is not None:
+            rows, columns = self.input_crop(image.height, image.width)
+            image = image.crop((columns.start, rows.start, columns.stop, rows.stop))
         return image.resize((self.width, self.height), Image.Resampling.LANCZOS)
 
     def _recording(self, frame: Frame) -> Frame:
@@ -216,12 +237,26 @@ class MonoDataset(Dataset):
 
     def _camera(self, frame: Frame) -> Float[Tensor, "3 3"]:
         """Intrinsics in pixels at the network's input size."""
-        if self.intrinsics == "nominal":
+        new_size = (self.width, self.height)
+        if self.intrinsics == "nominal" and self.nominal_K is not None:
             fx, fy, cx, cy = self.nominal_K
             K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-            return torch.tensor(np.diag([self.width, self.height, 1]) @ K, dtype=torch.float32)
-        K, size = self.calibrated_K(frame)
-        return torch.tensor(resize_K(K, size, (self.width, self.height)), dtype=torch.float32)
+            if self.input_crop is None:
+                return torch.tensor(np.diag([*new_size, 1]) @ K, dtype=torch.float32)
+            size = read_image(self.find_image(frame)).size
+            K = np.diag([*size, 1]) @ K
+        else:
+            K, size = self.calibrated_K(frame)
+        if self.input_crop is not None:
+            rows, columns = self.input_crop(size[1], size[0])
+            K = crop_K(K, columns.start, rows.start)
+            size = (columns.stop - columns.start, rows.stop - rows.start)
+        return torch.tensor(resize_K(K, size, new_size), dtype=torch.float32)
+
+
+def crop_K(K: Float[np.ndarray, "3 3"], left: int, top: int) -> Float[np.ndarray, "3 3"]:
+    """Intrinsics after that many columns and rows are cut off."""
+    return K - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]])
 
 
 def resize_K(
@@ -233,6 +268,16 @@ def resize_K(
     """
     x, y = new_size[0] / size[0], new_size[1] / size[1]
     return np.array([[x, 0, x / 2 - 0.5], [0, y, y / 2 - 0.5], [0, 0, 1]]) @ K
+
+
+def demand_camera(path: Path, K: Float[np.ndarray, "3 3"], width: int, height: int) -> None:
+    """Refuse a calibration that is no camera: focal lengths and size must be positive.
+
+    Raises:
+        UserError: naming the file.
+    """
+    if not min(K[0, 0], K[1, 1], K[2, 2], width - 1, height - 1) > 0:
+        raise UserError(f"{path}: describes no camera (focal length or size not positive)")
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

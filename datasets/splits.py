@@ -4,7 +4,7 @@
 
 Every published list is made of such lines with a single frame and side. Empty lines and lines that
 begin with # are passed over. A run with both sides gives the left, then the right view of each
-frame.
+frame. Lists of data with one camera may say 0 for its side, which is read as l.
 """
 
 import re
@@ -14,6 +14,7 @@ from typing import NamedTuple
 from utils import UserError, read_lines
 
 SPLITS = Path(__file__).resolve().parent.parent / "splits"
+SIDES = {"l": "l", "r": "r", "lr": "lr", "0": "l"}
 GRAMMAR = "<folder> <frame | first-last> <l | r | lr>"
 
 
@@ -47,9 +48,9 @@ def parse_line(line: str) -> list[Frame]:
     last = int(run[2] or first)
     if not first <= last < first + 10_000_000:
         raise ValueError(f"run '{frames}' ends before it begins, or never")
-    if sides not in ("l", "r", "lr"):
+    if sides not in SIDES:
         raise ValueError(f"side '{sides}' is none of l, r, lr")
-    return [Frame(folder, index, side) for index in range(first, last + 1) for side in sides]
+    return [Frame(folder, index, s) for index in range(first, last + 1) for s in SIDES[sides]]
 
 
 def read_split(path: Path) -> list[Frame]:
@@ -72,14 +73,17 @@ def read_split(path: Path) -> list[Frame]:
     return frames
 
 
-def split_folder(name: str) -> Path:
-    """Folder of a split: a name in splits/, or the path of any folder.
+def split_folder(name: str, data_path: Path | None = None) -> Path:
+    """Folder of a split: a name in splits/ or in the data's own splits/, or the path of any folder.
 
     Raises:
         UserError: there is none; the names that exist are listed.
     """
-    named = name.rstrip("/") == Path(name).name not in ("", ".", "..")
-    for folder in (SPLITS / name, Path(name)) if named else (Path(name),):
+    places = [Path(name)]
+    if name.rstrip("/") == Path(name).name not in ("", ".", ".."):
+        own = [] if data_path is None else [data_path / "splits" / name]
+        places = [SPLITS / name, *own, *places]
+    for folder in places:
         if folder.is_dir():
             return folder
     known = ", ".join(sorted(path.name for path in SPLITS.iterdir() if path.is_dir()))

@@ -168,21 +168,21 @@ def test_odometry_is_tested_on_the_published_pairs():
 def test_test_recordings_train_nothing_within_a_benchmark_but_across():
     """The leakage that the depth benchmark forbids: eigen's training drives are in its test."""
     eigen, zhou, full = (
-        recordings(part(name, which))
+        recordings(part(name, which), SPLITS)
         for name, which in (
             ("eigen", "test_files"),
             ("eigen_zhou", "train_files"),
             ("eigen_full", "train_files"),
         )
     )
-    train, val = (recordings(part("benchmark", f"{w}_files")) for w in ("train", "val"))
-    odom = recordings(part("odom", "train_files"))
+    train, val = (recordings(part("benchmark", f"{w}_files"), SPLITS) for w in ("train", "val"))
+    odom = recordings(part("odom", "train_files"), SPLITS)
     assert not zhou & eigen and not full & eigen and not train & val
     assert "2011_09_26_drive_0005_sync" in zhou & val
     assert len(train & eigen) > 10  # and the other way round
     assert len(odom & eigen) == 4  # a sequence is a drive by another name
-    assert not odom & recordings(part("odom", "test_files_09"))
-    assert recordings(part("odom", "test_files_09")) <= zhou
+    assert not odom & recordings(part("odom", "test_files_09"), SPLITS)
+    assert recordings(part("odom", "test_files_09"), SPLITS) <= zhou
 
 
 @pytest.mark.parametrize("name", ["eigen_zhou", "odom", "eigen", "benchmark"])
