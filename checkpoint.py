@@ -66,14 +66,13 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def training_split(folder: Path) -> str | None:
-    """Name of the split that the weights in a run's folder were trained on, where it is known."""
+def training_options(folder: Path) -> dict[str, Any]:
+    """The options of the run that weights in its folder are of; empty where they are not known."""
     try:
         options = json.loads((folder.resolve().parent / "opt.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    split = options.get("split") if isinstance(options, dict) else None
-    return split if isinstance(split, str) else None
+        return {}
+    return options if isinstance(options, dict) else {}
 
 
 def load_network(network: nn.Module, path: Path) -> None:

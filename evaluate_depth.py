@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from checkpoint import DepthModel, load_depth_model
+from checkpoint import DepthModel, load_depth_model, training_options
 from datasets import (
     Benchmark,
     GroundTruth,
@@ -33,6 +33,7 @@ from inference import (
 from metrics import (
     DepthErrors,
     DepthSummary,
+    IndoorErrors,
     Protocol,
     ServerErrors,
     resized_depth,
@@ -72,9 +73,14 @@ def predict(options: EvalDepthOptions, loaded: DepthModel, bench: Benchmark) -> 
     """Scaled disparity (1 / depth) of every frame of a benchmark, at the network's size."""
     model, height, width = loaded.model, loaded.height, loaded.width
     frames = bench.frames(options.data_path)
-    dataset = bench.dataset(options.data_path, frames, height, width, png=options.png)
+    dataset = bench.dataset(
+        options.data_path, frames, height, width, png=options.png, input_crop=bench.input_crop
+    )
     device = pick_device(options.no_cuda)
-    print(f"predicting {len(frames)} frames of {bench.name} at {width}x{height} on {device}")
+    print(
+        f"predicting {len(frames)} frames of {bench.name} at {width}x{height} on {device}, depth "
+        f"range {options.min_depth:g}-{options.max_depth:g} m"
+    )
     return predict_disparities(
         model,
         dataset,
@@ -113,7 +119,7 @@ def demand_same_frames(gt: GroundTruth, bench: Benchmark, data_path: Path) -> No
 
 def warn_of_leakage(options: EvalDepthOptions, weights: Path, bench: Benchmark) -> None:
     """Say so where the weights were trained on recordings that they are now scored on."""
-    split, shared = seen_in_training(weights, bench.frames(options.data_path))
+    split, shared = seen_in_training(weights, bench.frames(options.data_path), options.data_path)
     if shared:
         print(
             f"WARNING: trained on split {split}, which has {len(shared)} of the recordings of "
@@ -124,6 +130,17 @@ def warn_of_leakage(options: EvalDepthOptions, weights: Path, bench: Benchmark) 
             f"WARNING: trained on split {split}. The server's images come from recordings that of "
             "KITTI's splits only 'benchmark' leaves out: submit what was trained on that"
         )
+
+
+def warn_of_depth_range(options: EvalDepthOptions, weights: Path) -> None:
+    """Say so where the weights were trained to span another depth than they are read with."""
+    trained = training_options(weights)
+    for name in ("min_depth", "max_depth"):
+        if name in trained and trained[name] != getattr(options, name):
+            print(
+                f"WARNING: trained with --{name} {trained[name]}, evaluated with "
+                f"{getattr(options, name)}"
+            )
 
 
 # At which scale -----------------------------------------------------------------------------------
@@ -163,7 +180,7 @@ def chosen_factor(
     if options.scale_split is None:
         given = options.pred_depth_scale_factor
         return Factor(1.0) if given is None else Factor(given, "--pred_depth_scale_factor")
-    bench, gt = exported(options.scale_split)
+    bench, gt = exported(options.scale_split, options.nyuv2_protocol)
     demand_same_frames(gt, bench, options.data_path)
     summary, _ = score(predict(options, loaded, bench), gt, bench.protocol, 1.0)
     same = bench.name == scored.name and bench.folder.samefile(scored.folder)
@@ -202,7 +219,7 @@ def score(
     return summarise(scores), per_image
 
 
-def table(errors: DepthErrors | ServerErrors) -> str:
+def table(errors: DepthErrors | IndoorErrors | ServerErrors) -> str:
     """Metrics for people and for LaTeX."""
     widths = [max(len(name), 8) for name in errors._fields]
     return "\n".join(
@@ -299,7 +316,7 @@ def refuse_idle_flags(options: EvalDepthOptions, bench: Benchmark) -> None:
 
 def main() -> None:
     options = parse(EvalDepthOptions)
-    bench = benchmark(options.eval_split, options.dataset)
+    bench = benchmark(options.eval_split, options.dataset, options.nyuv2_protocol)
     refuse_idle_flags(options, bench)
     scored = not (options.no_eval or bench.is_submitted)
     protocol = None if options.no_eval else chosen_protocol(options, bench)
@@ -315,6 +332,7 @@ def main() -> None:
     if weights is not None:
         loaded = load_model(options, weights)
         warn_of_leakage(options, weights, bench)
+        warn_of_depth_range(options, weights)
     if protocol is not None:
         factor = chosen_factor(options, bench, protocol, loaded)
     disps = from_file(options, bench) if loaded is None else predict(options, loaded, bench)

@@ -195,7 +195,7 @@ def main() -> None:
         count = len(gt)
     times_s = read_times(options.data_path / "sequences" / sequence / "times.txt", count)
 
-    split, shared = seen_in_training(weights, [Frame(sequence, 0, "l")])
+    split, shared = seen_in_training(weights, [Frame(sequence, 0, "l")], options.data_path)
     if shared:
         print(f"WARNING: trained on split {split}, which has this sequence (as {min(shared)})")
     relative = predict(options, weights, sequence, count)

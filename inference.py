@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from checkpoint import training_split
+from checkpoint import training_options
 from datasets import Frame, MonoDataset, collate, read_split, recordings, split_folder
 from layers import disp_to_depth
 from metrics import flip_post_process
@@ -32,19 +32,23 @@ def find_weights(
     return folder if model_name is None else fetch_released(model_name, base_url=models_url)
 
 
-def seen_in_training(weights: Path, scored: list[Frame]) -> tuple[str | None, set[str]]:
+def seen_in_training(
+    weights: Path, scored: list[Frame], data_path: Path
+) -> tuple[str | None, set[str]]:
     """The split that weights were trained on, if known, and the scored recordings that it has."""
     released = RELEASED.get(weights.resolve().name)
-    split = training_split(weights) if released is None else released.split
-    if split is None:
+    options = training_options(weights) if released is None else {"split": released.split}
+    split, trained_at = (options.get(name) for name in ("split", "data_path"))
+    trained_at = Path(trained_at) if isinstance(trained_at, str) else data_path
+    if not isinstance(split, str):
         return None, set()
     try:
-        folder = split_folder(split)
+        folder = split_folder(split, trained_at)
         trained_on = read_split(folder / "train_files.txt")
     except UserError:  # a split that is not here any more
         return split, set()
     split = folder.resolve().name
-    return split, recordings(trained_on) & recordings(scored)
+    return split, recordings(trained_on, trained_at) & recordings(scored, data_path)
 
 
 def predict_disparities(

@@ -2,6 +2,7 @@
 
 `parse(TrainOptions)` makes an argparse group of each concern, so `-h` shows what applies and
 nothing else. A file of flags can be given as `@experiments/name.args`; what follows overrides it.
+Some defaults depend on the data set: `flag(192, ..., nyuv2=480)`.
 """
 
 import argparse
@@ -9,26 +10,38 @@ import dataclasses
 import inspect
 import math
 import shlex
+import textwrap
 import types
 import typing
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
+from datasets import BENCHMARKS, DATASETS
 from utils import OneLineParser
 
 ROOT = Path(__file__).resolve().parent
 NetworkName = Literal["encoder", "depth", "pose_encoder", "pose", "predictive_mask"]
 NETWORKS: tuple[str, ...] = typing.get_args(NetworkName)
-DatasetName = Literal["kitti", "kitti_odom", "kitti_depth"]
+DatasetName = Literal["kitti", "kitti_odom", "kitti_depth", "nyuv2", "nyuv2_raw"]
 
 
-def flag(default: Any, help: str) -> Any:
-    """A field with its help text; a bool becomes a switch, a tuple takes several values."""
-    return dataclasses.field(default=default, metadata={"help": help})
+def flag(default: Any, help: str, **by_dataset: Any) -> Any:
+    """A field with its help text; a bool becomes a switch, a tuple takes several values.
+
+    `by_dataset` holds the defaults of data sets that have their own.
+    """
+    return dataclasses.field(default=default, metadata={"help": help, "by_dataset": by_dataset})
+
+
+def default_of(field: dataclasses.Field, dataset: str) -> Any:
+    """A flag's default for a data set."""
+    return field.metadata["by_dataset"].get(dataset, field.default)
 
 
 class Options:
     """Base of all concerns. Each may define `check`, which raises ValueError for bad values."""
+
+    split_flag: ClassVar[str | None] = None  # its benchmark says which data set, if no flag does
 
     def __post_init__(self) -> None:
         for concern in reversed(type(self).__mro__):
@@ -50,22 +63,44 @@ class Options:
 class SourceOptions(Options):
     """data on disk"""
 
-    data_path: Path = flag(ROOT / "kitti_data", "root folder of the data set")
+    data_path: Path = flag(
+        ROOT / "kitti_data",
+        "root folder of the data set",
+        nyuv2=Path("nyuv2"),
+        nyuv2_raw=Path("nyuv2_raw"),
+    )
     dataset: DatasetName = flag("kitti", "kind of data set; benchmarks choose theirs by name")
     png: bool = flag(False, "use PNG images only (otherwise JPEG or PNG, whichever is there)")
+
+    def _is_usual(self, name: str) -> bool:
+        """Whether a flag has the default of the data set."""
+        fields = {field.name: field for field in dataclasses.fields(self)}
+        return getattr(self, name) == default_of(fields[name], self.dataset)
 
 
 @dataclasses.dataclass(frozen=True)
 class SampleOptions(Options):
     """training samples"""
 
-    split: str = flag("eigen_zhou", "name of a folder in splits/, or the path of one")
-    height: int = flag(192, "input height in pixels, a multiple of 32")
-    width: int = flag(640, "input width in pixels, a multiple of 32")
+    split: str = flag(
+        "eigen_zhou",
+        "name of a folder in splits/ (the project's, or the data's own), or the path of one",
+        nyuv2="nyuv2",
+        nyuv2_raw="nyuv2_raw",
+    )
+    height: int = flag(192, "input height in pixels, a multiple of 32", nyuv2=480, nyuv2_raw=288)
+    width: int = flag(640, "input width in pixels, a multiple of 32", nyuv2_raw=384)
     frame_ids: tuple[int, ...] = flag((0, -1, 1), "offsets of the frames of a sample, 0 first")
     use_stereo: bool = flag(False, "add the stereo partner to the sources")
     intrinsics: Literal["nominal", "calib"] = flag(
-        "nominal", "the data set's published camera, or the calibration of each recording"
+        "nominal",
+        "the data set's published camera, or the calibration of each recording",
+        nyuv2_raw="calib",
+    )
+    nyuv2_neighbours: Literal["scene", "any"] = flag(
+        "scene",
+        "which labelled NYUv2 images are each other's neighbours: those of the same scene, or, as "
+        "the report had it, any whose numbers follow each other",
     )
 
     def check(self) -> None:
@@ -87,7 +122,9 @@ class ModelOptions(Options):
 
     num_layers: Literal[18, 34, 50, 101, 152] = flag(18, "depth of the ResNet encoders")
     weights_init: Literal["pretrained", "scratch"] = flag(
-        "pretrained", "start the encoders from ImageNet weights, or from random ones"
+        "pretrained",
+        "start the encoders from ImageNet weights, or from random ones",
+        nyuv2="scratch",
     )
     scales: tuple[int, ...] = flag((0, 1, 2, 3), "scales of the disparity that the loss uses")
     pose_model_type: Literal["separate_resnet", "shared", "posecnn"] = flag(
@@ -112,7 +149,7 @@ class DepthRangeOptions(Options):
     """depth range"""
 
     min_depth: float = flag(0.1, "depth of a disparity of 1")
-    max_depth: float = flag(100.0, "depth of a disparity of 0")
+    max_depth: float = flag(100.0, "depth of a disparity of 0", nyuv2=10.0, nyuv2_raw=10.0)
 
     def check(self) -> None:
         self._demand_positive("min_depth", "max_depth")
@@ -144,7 +181,11 @@ class OptimOptions(Options):
     batch_size: int = flag(12, "samples per step")
     learning_rate: float = flag(1e-4, "of Adam")
     num_epochs: int = flag(20, "passes over the training split")
-    scheduler_step_size: int = flag(15, "epochs after which the learning rate drops to a tenth")
+    scheduler_step_size: tuple[int, ...] = flag(
+        (15,),
+        "epochs after which the learning rate drops to a tenth: one number, again and again; "
+        "several, after each of them",
+    )
     load_weights_folder: Path | None = flag(None, "weights to start from")
     models_to_load: tuple[NetworkName, ...] = flag(
         (), "networks that take these weights (default: all)"
@@ -154,7 +195,12 @@ class OptimOptions(Options):
     )
 
     def check(self) -> None:
-        self._demand_positive("batch_size", "learning_rate", "num_epochs", "scheduler_step_size")
+        self._demand_positive("batch_size", "learning_rate", "num_epochs")
+        steps = self.scheduler_step_size
+        self._demand(
+            0 < steps[0] and list(steps) == sorted(set(steps)),
+            f"--scheduler_step_size must be ascending numbers of epochs, not {_shown(steps)}",
+        )
         good = not self.models_to_load or self.load_weights_folder is not None
         self._demand(good, "--models_to_load needs --load_weights_folder")
 
@@ -209,6 +255,17 @@ class TrainOptions(
     """Train depth and pose networks on image sequences, stereo pairs, or both."""
 
     def check(self) -> None:
+        nyuv2 = self.dataset in ("nyuv2", "nyuv2_raw")
+        self._demand(not (nyuv2 and self.use_stereo), "--use_stereo: NYUv2 has one camera")
+        self._demand(
+            self.nyuv2_neighbours == "scene" or self.dataset == "nyuv2",
+            "--nyuv2_neighbours is about --dataset nyuv2",
+        )
+        self._demand(
+            self.dataset != "nyuv2_raw" or self.intrinsics == "calib",
+            "--intrinsics nominal: frames of --dataset nyuv2_raw are cut and resized, so their "
+            "camera is the one beside them; leave the flag out",
+        )
         self._demand(
             self.pose_model_input == "pairs" or len(self.frame_ids) != 2,
             "--pose_model_input all needs three --frame_ids or more; two are a pair",
@@ -256,15 +313,22 @@ class TrainOptions(
 class ExportOptions(WorkersOptions, SourceOptions):
     """Export the ground truth of a split for evaluate_depth.py."""
 
+    split_flag = "split"
     split: str = flag(
         "eigen",
-        "eigen, eigen_benchmark, benchmark_val, benchmark_report, benchmark_scale, or the path of "
-        "a split folder",
+        "eigen, eigen_benchmark, benchmark_val, benchmark_report, benchmark_scale, nyuv2, "
+        "nyuv2_official, nyuv2_report, or the path of a split folder",
+        nyuv2="nyuv2",
     )
     depth_axis: Literal["velodyne_x", "camera_z"] = flag(
         "velodyne_x",
         "what LiDAR ground truth holds: the scanner's forward coordinate, as all published "
         "numbers, or the depth seen by the camera (about 0.27 m less)",
+    )
+    nyuv2_depth: Literal["filled", "raw"] = flag(
+        "filled",
+        "what NYUv2 ground truth holds: the labelled set's in-painted depth, as published numbers, "
+        "or only what the sensor measured",
     )
     gt_file: Path | None = flag(None, "file to write (default: gt_depths.npz in the split)")
     overwrite: bool = flag(False, "replace an existing file instead of refusing")
@@ -294,13 +358,22 @@ class EvalDepthOptions(WeightsOptions, RuntimeOptions, DepthRangeOptions, Source
     num_layers: Literal[18, 34, 50, 101, 152] | None = flag(
         None, "depth of the encoder (read from the weights, which must agree)"
     )
+    split_flag = "eval_split"
     batch_size: int = flag(16, "images per pass")
     eval_split: str = flag(
         "eigen",
-        "eigen, eigen_benchmark, benchmark_val, benchmark_report, benchmark (for the server), or "
-        "the path of a split folder",
+        "eigen, eigen_benchmark, benchmark_val, benchmark_report, benchmark (for the server), "
+        "nyuv2, nyuv2_official, nyuv2_report, or the path of a split folder",
+        nyuv2="nyuv2",
     )
-    eval_mono: bool = flag(False, "scale predictions as the benchmark does, by the median")
+    nyuv2_protocol: Literal["A", "B", "C"] | None = flag(
+        None,
+        "rules for NYUv2: A, as P2Net, on images cut to the valid region (the default); B, as "
+        "SC-Depth, on whole images; C, as supervised work, without median scaling",
+    )
+    eval_mono: bool = flag(
+        False, "scale predictions as the benchmark does, by the median", nyuv2=True
+    )
     eval_stereo: bool = flag(False, "evaluate in metres, by the scale of the stereo rig")
     post_process: bool = flag(False, "average with the prediction of the mirrored image")
     disable_median_scaling: bool = flag(False, "score the predictions as they are")
@@ -324,6 +397,8 @@ class EvalDepthOptions(WeightsOptions, RuntimeOptions, DepthRangeOptions, Source
         self._demand_positive("batch_size")
         if self.pred_depth_scale_factor is not None:
             self._demand_positive("pred_depth_scale_factor")
+        good = not (self.eval_stereo and self.dataset.startswith("nyuv2"))
+        self._demand(good, "--eval_stereo: NYUv2 has one camera and no stereo scale")
         self._demand(
             self.eval_mono != self.eval_stereo, "choose one of --eval_mono and --eval_stereo"
         )
@@ -336,8 +411,11 @@ class EvalDepthOptions(WeightsOptions, RuntimeOptions, DepthRangeOptions, Source
         for name in ("post_process", "save_pred_disps", "no_eval", "scale_split", "num_layers"):
             good = predicting or not getattr(self, name)
             self._demand(good, f"--{name} needs --load_weights_folder: nothing is predicted")
-        good = predicting or (self.min_depth, self.max_depth) == (0.1, 100.0)
-        self._demand(good, "--min_depth and --max_depth are of predictions; a file is scored as is")
+        usual = all(self._is_usual(name) for name in ("min_depth", "max_depth"))
+        self._demand(
+            predicting or usual,
+            "--min_depth and --max_depth are of predictions; a file is scored as is",
+        )
         good = not (self.eval_eigen_to_benchmark and predicting)
         self._demand(good, "--eval_eigen_to_benchmark needs --ext_disp_to_eval")
         if self.no_eval:
@@ -409,8 +487,12 @@ def parse(cls: type[O], argv: list[str] | None = None) -> O:
             for field in fields:
                 group.add_argument(f"--{field.name}", **_argument(field, hints[field.name]))
     try:
-        values = parser.parse_args(argv)
-        return cls(**vars(values))
+        given = vars(parser.parse_args(argv))
+        dataset = given.get("dataset") or _dataset_of(given.get(cls.split_flag))
+        values = {field.name: default_of(field, dataset) for field in dataclasses.fields(cls)}
+        if "dataset" in values:
+            values["dataset"] = dataset
+        return cls(**values | given)
     except RecursionError:
         parser.error("a file of flags names itself")
     except UnicodeDecodeError:
@@ -421,12 +503,14 @@ def parse(cls: type[O], argv: list[str] | None = None) -> O:
 
 def _argument(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
     """argparse's description of a field."""
-    argument: dict[str, Any] = {"default": field.default, "help": field.metadata["help"]}
+    argument: dict[str, Any] = {"default": argparse.SUPPRESS, "help": field.metadata["help"]}
+    by_dataset = field.metadata["by_dataset"].items()
     if hint is bool:
+        argument["help"] += "".join(f" (on with {dataset})" for dataset, on in by_dataset if on)
         return {**argument, "action": "store_true"}
     if field.default not in (None, ()):
-        shown = field.default if isinstance(field.default, tuple) else (field.default,)
-        argument["help"] += f" (default: {' '.join(map(str, shown))})"
+        own = "".join(f"; with {dataset}: {_shown(value)}" for dataset, value in by_dataset)
+        argument["help"] += f" (default: {_shown(field.default)}{own})"
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         hint = next(h for h in typing.get_args(hint) if h is not type(None))
     if typing.get_origin(hint) is tuple:
@@ -446,6 +530,32 @@ def _path(text: str) -> Path:
 class _Tuple(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         setattr(namespace, self.dest, tuple(values))
+
+
+def _dataset_of(split: str | None) -> str:
+    """The data set that a benchmark is made of; KITTI, where the split is none."""
+    known = BENCHMARKS.get(split)
+    kinds = (name for name, kind in DATASETS.items() if known and issubclass(known.dataset, kind))
+    return next(kinds, "kitti")
+
+
+def _shown(value: Any) -> str:
+    """A value as people write it."""
+    if isinstance(value, bool) or value in (None, ()):
+        return "on" if value else "off" if value is False else "none"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def describe(options: Options) -> str:
+    """All options with their values, a paragraph for each concern."""
+    paragraphs = []
+    for concern in reversed(type(options).__mro__):
+        names = inspect.get_annotations(concern) if dataclasses.is_dataclass(concern) else ()
+        values = [f"{name} {_shown(getattr(options, name))}" for name in names]
+        if values:
+            text = f"{concern.__doc__.partition(' (')[0]}: {', '.join(values)}"
+            paragraphs.append(textwrap.fill(text, 100, subsequent_indent="    "))
+    return "\n".join(paragraphs)
 
 
 def to_json(options: Options) -> dict[str, Any]:

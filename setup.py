@@ -32,8 +32,16 @@ setup(
         "matplotlib>=3.8",
         "tqdm>=4.66",
         "jaxtyping>=0.2.34",
+        "h5py>=3.10",
     ],
     extras_require={
-        "test": ["pytest>=8", "hypothesis>=6.100", "beartype>=0.18", "ruff>=0.5", "evo>=1.28"]
+        "test": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "beartype>=0.18",
+            "ruff>=0.5",
+            "evo>=1.28",
+            "scikit-learn>=1.4",
+        ]
     },
 )

@@ -56,7 +56,8 @@ def build_loss(options: TrainOptions) -> SelfSupervisedLoss:
 
 def build_dataset(options: TrainOptions, part: str) -> MonoDataset:
     """The `train` or `val` part of the split; only `train` is augmented, only `val` has depth."""
-    frames = read_split(split_folder(options.split) / f"{part}_files.txt")
+    own = {"neighbours": options.nyuv2_neighbours} if options.dataset == "nyuv2" else {}
+    frames = read_split(split_folder(options.split, options.data_path) / f"{part}_files.txt")
     return DATASETS[options.dataset](
         options.data_path,
         frames,
@@ -68,7 +69,17 @@ def build_dataset(options: TrainOptions, part: str) -> MonoDataset:
         png=options.png,
         intrinsics=options.intrinsics,
         with_depth=part == "val",
+        **own,
     )
+
+
+def build_scheduler(
+    optimizer: torch.optim.Optimizer, epochs: tuple[int, ...]
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """A learning rate that drops to a tenth: every n epochs for (n,), else after each of them."""
+    if len(epochs) == 1:
+        return torch.optim.lr_scheduler.StepLR(optimizer, epochs[0], gamma=0.1)
+    return torch.optim.lr_scheduler.MultiStepLR(optimizer, list(epochs), gamma=0.1)
 
 
 class Trainer:
@@ -115,9 +126,7 @@ class Trainer:
             self._load(options.load_weights_folder)
         for name in options.freeze:
             self.model.get_submodule(name).requires_grad_(False)
-        self.scheduler = torch.optim.lr_scheduler.StepLR(
-            self.optimizer, options.scheduler_step_size, gamma=0.1
-        )
+        self.scheduler = build_scheduler(self.optimizer, options.scheduler_step_size)
         self.step = 0
         self.source_names = [str(i) for i in options.frame_ids[1:]] + ["s"] * options.use_stereo
 

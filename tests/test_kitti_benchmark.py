@@ -387,7 +387,7 @@ def test_models_trained_on_scored_recordings_are_named(
         assert "only 'benchmark' leaves out" in capsys.readouterr().out
         for split in ("benchmark", "benchmark/", str(SPLITS / "benchmark")):
             options.write_text(json.dumps({"split": split}))
-            shown = seen_in_training(weights, [Frame(PREDICTION, 0, "l")])
+            shown = seen_in_training(weights, [Frame(PREDICTION, 0, "l")], archive)
             assert shown == ("benchmark", set())
     finally:
         options.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ def test_defaults_are_those_of_the_paper():
     options = parse(TrainOptions, [])
     assert (options.height, options.width, options.batch_size) == (192, 640, 12)
     assert (options.learning_rate, options.num_epochs) == (1e-4, 20)
-    assert (options.scheduler_step_size, options.disparity_smoothness) == (15, 1e-3)
+    assert (options.scheduler_step_size, options.disparity_smoothness) == ((15,), 1e-3)
     assert (options.frame_ids, options.scales) == ((0, -1, 1), (0, 1, 2, 3))
     assert (options.num_layers, options.weights_init, options.split) == (
         18,

@@ -197,7 +197,7 @@ def test_true_motion_is_scored_as_such(monkeypatch, weights, odometry, tmp_path)
     ],
 )
 def test_what_released_models_were_trained_on_is_known(tmp_path, name, scored, seen):
-    split, shared = inference.seen_in_training(tmp_path / name, [scored])
+    split, shared = inference.seen_in_training(tmp_path / name, [scored], tmp_path)
     assert bool(shared) == seen and (split is None) == (name == "own")
 
 
