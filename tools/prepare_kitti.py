@@ -9,58 +9,23 @@
 `<command> -h` explains each.
 """
 
-import argparse
-import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tools.commands import Commands, add_workers, size  # noqa: E402
 from tools.kitti_archives import SERVER, archives  # noqa: E402
 from tools.kitti_convert import convert  # noqa: E402
 from tools.kitti_verify import verify  # noqa: E402
-from utils import OneLineParser, UserError, run_script  # noqa: E402
-
-
-def workers(text: str) -> int:
-    if int(text) < -1:
-        raise ValueError
-    return int(text)
-
-
-def size(text: str) -> tuple[int, int]:
-    """(width, height) of `640x192`.
-
-    Raises:
-        UserError: anything else.
-    """
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text, re.ASCII)
-    width, height = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not (2 <= min(width, height) and max(width, height) <= 65_500):
-        raise UserError(f"--size '{text}': write width x height in pixels, as 640x192")
-    return width, height
+from utils import run_script  # noqa: E402
 
 
 def main() -> None:
-    parser = OneLineParser(description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(required=True, metavar="archives | convert | verify")
+    commands = Commands(__doc__.splitlines()[0], "archives | convert | verify")
 
-    def command(
-        function: Callable[..., None], summary: str, details: str
-    ) -> argparse.ArgumentParser:
-        """A command whose flags are the function's arguments."""
-        one = commands.add_parser(function.__name__, help=summary, description=details)
-        one.set_defaults(run=function)
-        return one
-
-    def add_workers(one: argparse.ArgumentParser) -> None:
-        one.add_argument(
-            "--num_workers", type=workers, default=-1, help="threads; -1: one per core, 12 at most"
-        )
-
-    one = command(
+    one = commands.add(
         archives,
         "which official archives a split needs, and which are missing",
         "Which official archives a split needs and which are missing. Sizes are estimates from the "
@@ -80,7 +45,7 @@ def main() -> None:
         "--urls", action="store_true", help="only the URLs to fetch, as for wget -c -i -"
     )
 
-    one = command(
+    one = commands.add(
         convert,
         "make JPEGs of the colour PNGs",
         "Make JPEGs (4:2:0) of the colour PNGs of raw recordings and odometry sequences. "
@@ -106,7 +71,7 @@ def main() -> None:
     )
     add_workers(one)
 
-    one = command(
+    one = commands.add(
         verify,
         "decode every image of a split",
         "Decode every image of a split's files. Missing, corrupt and wrong-size files are named.",
@@ -123,8 +88,7 @@ def main() -> None:
     one.add_argument("--use_stereo", action="store_true", help="stereo partners too")
     add_workers(one)
 
-    arguments = vars(parser.parse_args())
-    arguments.pop("run")(**arguments)
+    commands.run()
 
 
 if __name__ == "__main__":
