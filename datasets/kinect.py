@@ -63,7 +63,7 @@ def read_raw_depth(path: Path) -> Float[np.ndarray, "480 640"]:
     Raises:
         UserError: damaged, truncated, or of another kind or size.
     """
-    raw = read_depth_image(path, 1).astype(np.uint16).byteswap()
+    raw = read_depth_image(path, 1.0).astype(np.uint16).byteswap()
     if raw.shape != (HEIGHT, WIDTH) or raw.max() > NO_READING:
         raise UserError(f"{path}: is no raw depth image of the Kinect (640x480, 11 bits)")
     return metres(raw)

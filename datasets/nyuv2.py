@@ -209,14 +209,15 @@ def read_intrinsics(path: Path) -> tuple[Float[np.ndarray, "3 3"], tuple[int, in
     lines = read_lines(path, "camera", "tools/prepare_nyuv2.py raw writes it")
     try:
         values = json.loads("\n".join(lines))
-        fx, fy, cx, cy, width, height = (float(values[name]) for name in names)
+        fx, fy, cx, cy = (float(values[name]) for name in names[:4])
+        width, height = (int(values[name]) for name in names[4:])
     except (ValueError, TypeError, KeyError):
         raise UserError(
             f"{path}: does not hold the numbers of a camera: {', '.join(names)}"
         ) from None
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     demand_camera(path, K, width, height)
-    return K, (int(width), int(height))
+    return K, (width, height)
 
 
 def read_scenes(data_path: Path) -> dict[int, str]:

@@ -55,9 +55,7 @@ def see(pose, K=COLOUR_K, distortion=NO_DISTORTION):
         along = (distance - pose[2, 3]) / rays[:, 2]
         x, y = (pose[i, 3] + along * rays[:, i] for i in (0, 1))
         hit = (x > left) & (x < right) & (y > top) & (y < bottom)
-        texels = [
-            np.float32(TEXELS_PER_M * a + 500).reshape(HEIGHT, WIDTH) for a in (x, y)
-        ]
+        texels = [np.float32(TEXELS_PER_M * a + 500).reshape(HEIGHT, WIDTH) for a in (x, y)]
         painted = cv2.remap(paint, *texels, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
         hit, along = (a.reshape(HEIGHT, WIDTH) for a in (hit, along))
         image = painted if image is None else np.where(hit[..., None], painted, image)

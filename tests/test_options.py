@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from options import EvalDepthOptions, EvalPoseOptions, ExportOptions, TrainOptions, parse, to_json
+from options import (
+    EvalDepthOptions,
+    EvalPoseOptions,
+    ExportOptions,
+    TrainOptions,
+    describe,
+    parse,
+    to_json,
+)
 from trainer import build_loss, build_model
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +40,58 @@ def test_defaults_are_those_of_the_paper():
         "pretrained",
         "eigen_zhou",
     )
+
+
+def test_nyuv2_has_its_own_defaults_which_flags_override():
+    options = parse(TrainOptions, ["--dataset", "nyuv2"])
+    assert (options.split, options.data_path) == ("nyuv2", Path("nyuv2"))
+    assert (options.width, options.height) == (640, 480)
+    assert (options.min_depth, options.max_depth) == (0.1, 10)
+    assert (options.weights_init, options.nyuv2_neighbours) == ("scratch", "scene")
+    assert (options.batch_size, options.num_epochs, options.learning_rate) == (12, 20, 1e-4)
+    argv = "--max_depth 100 --dataset nyuv2 --height 96 --weights_init pretrained --split own"
+    options = parse(TrainOptions, argv.split())
+    assert (options.max_depth, options.height, options.width) == (100, 96, 640)
+    assert (options.weights_init, options.split) == ("pretrained", "own")
+    raw = parse(TrainOptions, ["--dataset", "nyuv2_raw"])
+    assert (raw.width, raw.height, raw.max_depth) == (384, 288, 10)
+    assert (raw.intrinsics, raw.split, raw.weights_init) == ("calib", "nyuv2_raw", "pretrained")
+
+
+@pytest.mark.parametrize("split", ["nyuv2", "nyuv2_official", "nyuv2_report"])
+def test_evaluation_and_export_take_the_data_set_of_the_benchmark(split):
+    options = parse(EvalDepthOptions, ["--eval_split", split, "--load_weights_folder", "w"])
+    assert (options.dataset, options.data_path) == ("nyuv2", Path("nyuv2"))
+    assert options.max_depth == 10 and options.eval_mono
+    options = parse(ExportOptions, ["--split", split])
+    assert (options.dataset, options.data_path) == ("nyuv2", Path("nyuv2"))
+    kitti = parse(ExportOptions, ["--split", "eigen_benchmark"])
+    assert (kitti.dataset, kitti.data_path) == ("kitti", ROOT / "kitti_data")
+
+
+def test_help_shows_the_defaults_of_each_data_set(capsys):
+    with pytest.raises(SystemExit):
+        parse(TrainOptions, ["-h"])
+    text = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "(default: 192; with nyuv2: 480; with nyuv2_raw: 288)",
+        "(default: 100.0; with nyuv2: 10.0; with nyuv2_raw: 10.0)",
+        "(default: pretrained; with nyuv2: scratch)",
+        "with nyuv2: nyuv2;",
+    ):
+        assert words in text
+
+
+def test_every_option_is_described_at_the_start():
+    options = parse(TrainOptions, ["--dataset", "nyuv2", "--scheduler_step_size", "26", "36"])
+    text = " ".join(describe(options).split())
+    for field in dataclasses.fields(options):
+        assert f"{field.name} " in text, field.name
+    for words in (
+        "height 480", "width 640", "max_depth 10.0", "weights_init scratch", "split nyuv2",
+        "data_path nyuv2", "png off", "load_weights_folder none", "scheduler_step_size 26 36",
+    ):  # fmt: skip
+        assert words in text
 
 
 @pytest.mark.parametrize(
@@ -66,6 +126,15 @@ def test_recipes_parse(path):
         ("--freeze pose_encoder --pose_model_type shared", "--freeze pose_encoder"),
         ("--freeze encoder depth pose_encoder pose", "nothing to train"),
         ("--freeze pose --frame_ids 0 --use_stereo", "--freeze pose"),
+        ("--dataset nyuv2 --use_stereo", "NYUv2 has one camera"),
+        ("--dataset nyuv2_raw --use_stereo", "NYUv2 has one camera"),
+        ("--dataset nyuv2_raw --intrinsics nominal", "leave the flag out"),
+        ("--nyuv2_neighbours any", "about --dataset nyuv2"),
+        ("--dataset nyuv2_raw --nyuv2_neighbours any", "about --dataset nyuv2"),
+        ("--dataset nyuv3", "nyuv3"),
+        ("--scheduler_step_size 0", "--scheduler_step_size must be ascending"),
+        ("--scheduler_step_size 36 26", "--scheduler_step_size must be ascending"),
+        ("--scheduler_step_size 26 26", "not 26 26"),
         ("--no_such_flag", "--no_such_flag"),
         ("--split", "--split"),
         ("@missing.args", "missing.args"),
@@ -81,6 +150,8 @@ def test_bad_training_options_are_refused_in_one_line(capsys, argv, words):
         ("--load_weights_folder w", "choose one of --eval_mono and --eval_stereo"),
         ("--load_weights_folder w --eval_mono --eval_stereo", "choose one"),
         ("--eval_mono", "--load_weights_folder"),
+        ("--load_weights_folder w --eval_split nyuv2 --eval_stereo", "NYUv2 has one camera"),
+        ("--ext_disp_to_eval d --eval_split nyuv2 --max_depth 100", "a file is scored as is"),
         ("--eval_mono --load_weights_folder w --ext_disp_to_eval d", "give one of"),
         ("--eval_mono --ext_disp_to_eval d --post_process", "--post_process"),
         ("--eval_mono --ext_disp_to_eval d --save_pred_disps", "--save_pred_disps"),

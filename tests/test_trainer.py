@@ -9,7 +9,7 @@ from scripts import TINY, fails
 
 import checkpoint
 from options import TrainOptions, parse
-from trainer import Trainer
+from trainer import Trainer, build_scheduler
 
 
 def trainer(sample, folder, *flags):
@@ -50,6 +50,24 @@ def test_loss_falls_rates_drop_and_weights_are_saved_as_asked(sample, tmp_path, 
     assert it.step == 8 * 5
     last = checkpoint.load_depth_model(tmp_path / "run/models/weights_7").model
     assert torch.equal(last.depth.decoder[10].conv.weight, it.model.depth.decoder[10].conv.weight)
+
+
+@pytest.mark.parametrize(
+    "epochs, expected",
+    [
+        ((2,), [1, 1, 0.1, 0.1, 0.01, 0.01, 0.001]),
+        ((2, 5), [1, 1, 0.1, 0.1, 0.1, 0.01, 0.01]),
+    ],
+)
+def test_one_number_drops_the_rate_again_and_again_several_once_each(epochs, expected):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = build_scheduler(optimizer, epochs)
+    rates = []
+    for _ in expected:
+        rates.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx(expected)
 
 
 def test_the_gradient_of_each_step_stands_alone(sample, tmp_path):

@@ -62,8 +62,8 @@ def main() -> None:
         type=float,
         default=3.0,
         metavar="PIXELS",
-        help="least shift of the most shifted quarter of points, in a 640x480 frame against the one "
-        "kept before, that no turn of the camera explains; frames with less are passed over "
+        help="shift of the most shifted quarter of points against the frame kept before that no "
+        "turn of the camera explains, in pixels of 640x480; frames with less are passed over "
         "(default: 3)",
     )
     one.add_argument("--no_depth", action="store_true", help="images only")
