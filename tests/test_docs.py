@@ -10,13 +10,17 @@ from scripts import run
 import evaluate_depth
 from datasets import benchmark
 from options import ROOT, EvalDepthOptions, EvalPoseOptions, ExportOptions, TrainOptions, parse
-from tools import prepare_kitti
+from tools import prepare_kitti, prepare_nyuv2
 
 OPTIONS = {
     "train.py": TrainOptions,
     "evaluate_depth.py": EvalDepthOptions,
     "evaluate_pose.py": EvalPoseOptions,
     "export_gt_depth.py": ExportOptions,
+}
+TOOLS = {
+    "tools/prepare_kitti.py": (prepare_kitti, ("archives", "convert", "verify")),
+    "tools/prepare_nyuv2.py": (prepare_nyuv2, ("labelled", "raw")),
 }
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = [
@@ -37,27 +41,28 @@ def test_commands_are_accepted(monkeypatch, page, line):
     if script == "evaluate_depth.py":
         options = parse(EvalDepthOptions, argv)
         if "demo" not in options.eval_split:  # made by make demo
-            bench = benchmark(options.eval_split, options.dataset)
+            bench = benchmark(options.eval_split, options.dataset, options.nyuv2_protocol)
             evaluate_depth.refuse_idle_flags(options, bench)
             evaluate_depth.chosen_protocol(options, bench)
     elif script in OPTIONS:
         parse(OPTIONS[script], argv)
     elif script == "tools/list_split.py":
         run(monkeypatch, "tools.list_split", *argv)
-    elif script == "tools/prepare_kitti.py":
+    elif script in TOOLS:
+        tool, commands = TOOLS[script]
         called: list[dict] = []
-        for name in ("archives", "convert", "verify"):
-            stub = functools.wraps(getattr(prepare_kitti, name))(
-                lambda **given: called.append(given)
-            )
-            monkeypatch.setattr(prepare_kitti, name, stub)
-        run(monkeypatch, "tools.prepare_kitti", *argv)
+        for name in commands:
+            stub = functools.wraps(getattr(tool, name))(lambda **given: called.append(given))
+            monkeypatch.setattr(tool, name, stub)
+        run(monkeypatch, tool.__name__, *argv)
         assert len(called) == 1
+    else:
+        assert script in ("tools/check_against_stereo.py",)
 
 
 def test_some_commands_are_shown():
     shown = {line.split()[1] for _, line in COMMANDS}
-    assert set(OPTIONS) | {"tools/prepare_kitti.py", "tools/list_split.py"} <= shown
+    assert {*OPTIONS, *TOOLS, "tools/list_split.py"} <= shown
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
