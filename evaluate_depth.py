@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from checkpoint import DepthModel, load_depth_model, training_options
+from checkpoint import DepthModel, load_depth_model
 from datasets import (
     Benchmark,
     GroundTruth,
@@ -25,6 +25,7 @@ from inference import (
     Disparities,
     chosen_disparities,
     find_weights,
+    known_options,
     predict_disparities,
     read_disparities,
     saved_disparities,
@@ -134,7 +135,7 @@ def warn_of_leakage(options: EvalDepthOptions, weights: Path, bench: Benchmark) 
 
 def warn_of_depth_range(options: EvalDepthOptions, weights: Path) -> None:
     """Say so where the weights were trained to span another depth than they are read with."""
-    trained = training_options(weights)
+    trained = known_options(weights)
     for name in ("min_depth", "max_depth"):
         if name in trained and trained[name] != getattr(options, name):
             print(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,12 +33,19 @@ def find_weights(
     return folder if model_name is None else fetch_released(model_name, base_url=models_url)
 
 
+def known_options(weights: Path) -> dict[str, Any]:
+    """What is known of the options that weights were trained with."""
+    released = RELEASED.get(weights.resolve().name)
+    if released is None:
+        return training_options(weights)
+    return {"split": released.split, "min_depth": 0.1, "max_depth": 100.0}
+
+
 def seen_in_training(
     weights: Path, scored: list[Frame], data_path: Path
 ) -> tuple[str | None, set[str]]:
     """The split that weights were trained on, if known, and the scored recordings that it has."""
-    released = RELEASED.get(weights.resolve().name)
-    options = training_options(weights) if released is None else {"split": released.split}
+    options = known_options(weights)
     split, trained_at = (options.get(name) for name in ("split", "data_path"))
     trained_at = Path(trained_at) if isinstance(trained_at, str) else data_path
     if not isinstance(split, str):

@@ -33,17 +33,10 @@ class DepthErrors(NamedTuple):
     a3: float
 
 
-class IndoorErrors(NamedTuple):
-    """The seven metrics and the mean absolute difference of log10, as NYUv2's tables have it."""
-
-    abs_rel: float
-    sq_rel: float
-    rmse: float
-    rmse_log: float
-    a1: float
-    a2: float
-    a3: float
-    log10: float
+# The seven metrics and the mean absolute difference of log10, as NYUv2's tables have it.
+IndoorErrors = NamedTuple(
+    "IndoorErrors", [*((name, float) for name in DepthErrors._fields), ("log10", float)]
+)
 
 
 class ServerErrors(NamedTuple):

@@ -233,6 +233,21 @@ def test_damage_in_the_middle_names_the_image(monkeypatch, capsys, mat, tmp_path
     assert all(len(path.read_bytes()) > 1000 for path in out.rglob("*.png"))
 
 
+def test_time_and_memory_are_measured(monkeypatch, capsys, tmp_path):
+    work, out = tmp_path / "work", tmp_path / "result.json"
+    argv = ("--work", work, "--images", 5, "--chunk", 2, "--json", out)
+    run(monkeypatch, "benchmarks.prepare_nyuv2", *argv)
+    result = json.loads(out.read_text())
+    assert result["images"] == 5 and result["file_bytes"] > 5e6 and result["written_bytes"] > 1e6
+    assert (
+        1e8 < result["peak_memory_bytes"] < 4e9 and "5 images, file of" in capsys.readouterr().out
+    )
+    assert len(list((work / "nyuv2" / "images").iterdir())) == 5
+    assert "give a new folder" in fails(
+        monkeypatch, capsys, "benchmarks.prepare_nyuv2", "--work", work
+    )
+
+
 # From prepared data to a score, by the command line
 
 
@@ -295,6 +310,17 @@ def test_weights_are_scored_under_every_protocol(
     evaluate(monkeypatch, labelled, split, *flags, "--ext_disp_to_eval", saved)
     again = capsys.readouterr().out
     assert again.splitlines()[-1] == printed.splitlines()[-1] and "WARNING" not in again
+
+
+def test_a_prediction_is_shown_beside_the_truth(
+    monkeypatch, capsys, labelled, split, trained, tmp_path
+):
+    run(monkeypatch, "tools.show_depth", "--dataset", "nyuv2", "--data_path", labelled,
+        "--eval_split", split, "--load_weights_folder", trained[0], "--frame", 2, "--out",
+        tmp_path / "shown.png")  # fmt: skip
+    width, height = read_image(tmp_path / "shown.png").size
+    assert 1 < width / height < 1.5  # two by two
+    assert "picture of frame 2" in capsys.readouterr().out
 
 
 def test_raw_depth_is_another_ground_truth(monkeypatch, capsys, labelled, split, trained, tmp_path):

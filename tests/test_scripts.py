@@ -198,6 +198,8 @@ def test_true_motion_is_scored_as_such(monkeypatch, weights, odometry, tmp_path)
 )
 def test_what_released_models_were_trained_on_is_known(tmp_path, name, scored, seen):
     split, shared = inference.seen_in_training(tmp_path / name, [scored], tmp_path)
+    known = inference.known_options(tmp_path / name)
+    assert known.get("max_depth") == (None if name == "own" else 100)
     assert bool(shared) == seen and (split is None) == (name == "own")
 
 
