@@ -239,9 +239,8 @@ def test_time_and_memory_are_measured(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "benchmarks.prepare_nyuv2", *argv)
     result = json.loads(out.read_text())
     assert result["images"] == 5 and result["file_bytes"] > 5e6 and result["written_bytes"] > 1e6
-    assert (
-        1e8 < result["peak_memory_bytes"] < 4e9 and "5 images, file of" in capsys.readouterr().out
-    )
+    assert 1e8 < result["peak_memory_bytes"] < 4e9 or not sys.platform.startswith("linux")
+    assert "5 images, file of" in capsys.readouterr().out
     assert len(list((work / "nyuv2" / "images").iterdir())) == 5
     assert "give a new folder" in fails(
         monkeypatch, capsys, "benchmarks.prepare_nyuv2", "--work", work
