@@ -182,6 +182,11 @@ def chosen_factor(
         given = options.pred_depth_scale_factor
         return Factor(1.0) if given is None else Factor(given, "--pred_depth_scale_factor")
     bench, gt = exported(options.scale_split, options.nyuv2_protocol)
+    if bench.is_metric != scored.is_metric:
+        raise UserError(
+            f"--scale_split {options.scale_split}: {bench.name} and {scored.name} are not both in "
+            "metres, and have no factor in common"
+        )
     demand_same_frames(gt, bench, options.data_path)
     summary, _ = score(predict(options, loaded, bench), gt, bench.protocol, 1.0)
     same = bench.name == scored.name and bench.folder.samefile(scored.folder)

@@ -47,7 +47,8 @@ def seen_in_training(
     """The split that weights were trained on, if known, and the scored recordings that it has."""
     options = known_options(weights)
     split, trained_at = (options.get(name) for name in ("split", "data_path"))
-    trained_at = Path(trained_at) if isinstance(trained_at, str) else data_path
+    there = isinstance(trained_at, str) and Path(trained_at).is_dir()
+    trained_at = Path(trained_at) if there else data_path
     if not isinstance(split, str):
         return None, set()
     try:

@@ -16,8 +16,8 @@ import typing
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from datasets import BENCHMARKS, DATASETS
-from utils import OneLineParser
+from datasets import DATASETS, known_benchmark, split_folder
+from utils import OneLineParser, UserError
 
 ROOT = Path(__file__).resolve().parent
 NetworkName = Literal["encoder", "depth", "pose_encoder", "pose", "predictive_mask"]
@@ -72,6 +72,17 @@ class SourceOptions(Options):
     dataset: DatasetName = flag("kitti", "kind of data set; benchmarks choose theirs by name")
     png: bool = flag(False, "use PNG images only (otherwise JPEG or PNG, whichever is there)")
 
+    def check(self) -> None:
+        split = getattr(self, self.split_flag) if self.split_flag else None
+        self._demand(
+            split != "", f"--dataset {self.dataset} has no benchmark: give --{self.split_flag}"
+        )
+        usual = _dataset_of(split)
+        self._demand(
+            usual in ("kitti", self.dataset),
+            f"--dataset {self.dataset}: split {split} is of --dataset {usual}",
+        )
+
     def _is_usual(self, name: str) -> bool:
         """Whether a flag has the default of the data set."""
         fields = {field.name: field for field in dataclasses.fields(self)}
@@ -82,6 +93,7 @@ class SourceOptions(Options):
 class SampleOptions(Options):
     """training samples"""
 
+    split_flag = "split"
     split: str = flag(
         "eigen_zhou",
         "name of a folder in splits/ (the project's, or the data's own), or the path of one",
@@ -319,6 +331,7 @@ class ExportOptions(WorkersOptions, SourceOptions):
         "eigen, eigen_benchmark, benchmark_val, benchmark_report, benchmark_scale, nyuv2, "
         "nyuv2_official, nyuv2_report, or the path of a split folder",
         nyuv2="nyuv2",
+        nyuv2_raw="",
     )
     depth_axis: Literal["velodyne_x", "camera_z"] = flag(
         "velodyne_x",
@@ -365,6 +378,7 @@ class EvalDepthOptions(WeightsOptions, RuntimeOptions, DepthRangeOptions, Source
         "eigen, eigen_benchmark, benchmark_val, benchmark_report, benchmark (for the server), "
         "nyuv2, nyuv2_official, nyuv2_report, or the path of a split folder",
         nyuv2="nyuv2",
+        nyuv2_raw="",
     )
     nyuv2_protocol: Literal["A", "B", "C"] | None = flag(
         None,
@@ -372,7 +386,10 @@ class EvalDepthOptions(WeightsOptions, RuntimeOptions, DepthRangeOptions, Source
         "SC-Depth, on whole images; C, as supervised work, without median scaling",
     )
     eval_mono: bool = flag(
-        False, "scale predictions as the benchmark does, by the median", nyuv2=True
+        False,
+        "scale predictions as the benchmark does, by the median",
+        nyuv2=True,
+        nyuv2_raw=True,
     )
     eval_stereo: bool = flag(False, "evaluate in metres, by the scale of the stereo rig")
     post_process: bool = flag(False, "average with the prediction of the mirrored image")
@@ -534,14 +551,17 @@ class _Tuple(argparse.Action):
 
 def _dataset_of(split: str | None) -> str:
     """The data set that a benchmark is made of; KITTI, where the split is none."""
-    known = BENCHMARKS.get(split)
+    try:
+        known = None if split is None else known_benchmark(split_folder(split))
+    except UserError:  # no such split: its reader says so
+        known = None
     kinds = (name for name, kind in DATASETS.items() if known and issubclass(known.dataset, kind))
     return next(kinds, "kitti")
 
 
 def _shown(value: Any) -> str:
     """A value as people write it."""
-    if isinstance(value, bool) or value in (None, ()):
+    if isinstance(value, bool) or value in (None, (), ""):
         return "on" if value else "off" if value is False else "none"
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 

@@ -56,9 +56,16 @@ def build_loss(options: TrainOptions) -> SelfSupervisedLoss:
 
 def build_dataset(options: TrainOptions, part: str) -> MonoDataset:
     """The `train` or `val` part of the split; only `train` is augmented, only `val` has depth."""
+    kind = DATASETS[options.dataset]
+    kind.demand_data(options.data_path)
     own = {"neighbours": options.nyuv2_neighbours} if options.dataset == "nyuv2" else {}
-    frames = read_split(split_folder(options.split, options.data_path) / f"{part}_files.txt")
-    return DATASETS[options.dataset](
+    try:
+        frames = read_split(split_folder(options.split, options.data_path) / f"{part}_files.txt")
+    except UserError as error:
+        # the split that comes with prepared data is missing: so is the preparation
+        advice = kind.how_to_get if options.split == options.dataset else ""
+        raise UserError(str(error), advice) from None
+    return kind(
         options.data_path,
         frames,
         options.height,
@@ -134,7 +141,8 @@ class Trainer:
         """All epochs: train, validate, save."""
         options = self.options
         with atomic_write(self.folder / "models" / "opt.json", "w") as file:
-            json.dump(to_json(options), file, indent=2)
+            known = to_json(options) | {"data_path": str(options.data_path.resolve())}
+            json.dump(known, file, indent=2)
         self.logger = Logger(self.folder)
         self.progress = Progress(options.num_epochs * len(self.train_loader), options.batch_size)
         print(f"training on {self.device}; weights and TensorBoard log in {self.folder}")

@@ -6,6 +6,7 @@ import os
 import random
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -88,12 +89,16 @@ def count_workers(asked: int = -1) -> int:
 
 
 def in_parallel(
-    function: Callable[[Item], Result], items: Sequence[Item], workers: int, unit: str
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int,
+    unit: str,
+    stopping: threading.Event | None = None,
 ) -> list[Result]:
     """`function` of every item, in their order, by threads and with a progress bar.
 
     Threads suit work that reads, decodes and writes files. The first error ends it: what runs is
-    finished, what waits is dropped.
+    finished, what waits is dropped. `stopping` is set then, for functions that look at it.
     """
     bar = tqdm(total=len(items), unit=unit, dynamic_ncols=True)
     with bar, ThreadPoolExecutor(max(count_workers(workers), 1)) as pool:
@@ -103,6 +108,8 @@ def in_parallel(
                 future.result()
                 bar.update()
         except BaseException:
+            if stopping is not None:
+                stopping.set()
             pool.shutdown(cancel_futures=True)
             raise
     return [future.result() for future in futures]

@@ -4,6 +4,7 @@ from .benchmarks import (
     Benchmark,
     benchmark,
     exported,
+    known_benchmark,
     read_ground_truth,
     recordings,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "collate",
     "export_ground_truth",
     "exported",
+    "known_benchmark",
     "read_ground_truth",
     "read_image",
     "read_split",

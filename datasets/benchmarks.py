@@ -68,6 +68,11 @@ class Benchmark(NamedTuple):
         return self.subset is not None and not (self.folder / "test_files.txt").is_file()
 
     @property
+    def is_metric(self) -> bool:
+        """Whether its ground truth is in metres."""
+        return self.dataset is not NYUv2Report
+
+    @property
     def input_crop(self) -> Crop | None:
         """What the network sees of each image; None for all of it."""
         return None if self.protocol is None else self.protocol.input_crop

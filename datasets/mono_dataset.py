@@ -80,15 +80,24 @@ class MonoDataset(Dataset):
         self.jitter = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1)
         self._listings: dict[Path, frozenset[str]] = {}
         self._cameras: dict[Frame, Tensor] = {}
-        if not self.data_path.is_dir():
-            raise UserError(
-                f"{data_path}: no such data folder; give the right one by --data_path",
-                self.how_to_get,
-            )
+        self.demand_data(self.data_path)
         self.frames, self.left_out = self._complete(frames)
         for recording, frame in {self._recording(f): f for f in self.frames}.items():
             self._cameras[recording] = self._camera(frame)
         self._listings.clear()  # workers find files anew, and one that vanished is missed by name
+
+    @classmethod
+    def demand_data(cls, data_path: Path) -> None:
+        """Refuse a data folder that is not there.
+
+        Raises:
+            UserError: saying where the data is to be had, if the data set knows.
+        """
+        if not data_path.is_dir():
+            raise UserError(
+                f"{data_path}: no such data folder; give the right one by --data_path",
+                cls.how_to_get,
+            )
 
     # What a data set is ---------------------------------------------------------------------------
 
@@ -222,7 +231,12 @@ class MonoDataset(Dataset):
         path = self.find_image(frame)
         if path is None:
             raise UserError(f"{self.image_stem(frame)}: the image has gone since the start")
-        return torch.from_numpy(np.array(self.resize(read_image(path)))).permute(2, 0, 1)
+        image = read_image(path)
+        try:
+            resized = self.resize(image)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+        return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
     def resize(self, image: Image.Image) -> Image.Image:
         """To the network's input size, by the antialiasing filter published results used."""
@@ -276,7 +290,8 @@ def demand_camera(path: Path, K: Float[np.ndarray, "3 3"], width: int, height: i
     Raises:
         UserError: naming the file.
     """
-    if not min(K[0, 0], K[1, 1], K[2, 2], width - 1, height - 1) > 0:
+    positive = min(K[0, 0], K[1, 1], K[2, 2], width - 1, height - 1) > 0
+    if not (positive and np.isfinite(K).all()):
         raise UserError(f"{path}: describes no camera (focal length or size not positive)")
 
 

@@ -22,6 +22,9 @@ from .splits import Frame
 
 LABELLED_IMAGES = 1449
 LABELLED_FOLDER = "images"  # of their frames
+SCENES_FILE = "scenes.txt"
+WRITTEN_BY = "tools/prepare_nyuv2.py labelled writes it"
+WAY_OUT = f"{WRITTEN_BY}; training does without by --nyuv2_neighbours any"
 METRES_PER_UNIT = 1e-3  # of the 16-bit depth images that tools/prepare_nyuv2.py writes
 Neighbours = Literal["scene", "any"]
 DepthKind = Literal["filled", "raw"]
@@ -52,10 +55,7 @@ def demand_full_size(height: int, width: int) -> None:
         UserError: not 640x480.
     """
     if (height, width) != (HEIGHT, WIDTH):
-        raise UserError(
-            f"NYUv2's crops are of 640x480 images, not {width}x{height}: prepare the labelled set "
-            "with tools/prepare_nyuv2.py"
-        )
+        raise UserError(f"NYUv2's crops are of 640x480 images, not {width}x{height}; {WRITTEN_BY}")
 
 
 PROTOCOLS = {
@@ -127,23 +127,30 @@ NYU Depth V2's labelled images:
         return COLOUR_K, (WIDTH, HEIGHT)
 
     def same_recording(self, frame: Frame, other: Frame) -> bool:
-        return self.neighbours == "any" or (
-            frame.index in self._scenes
-            and self._scenes[frame.index] == self._scenes.get(other.index)
-        )
+        if self.neighbours == "any":
+            return True
+        if frame.index not in self._scenes:
+            raise UserError(
+                f"{self.data_path / SCENES_FILE}: names no scene of image {frame.index}; {WAY_OUT}"
+            )
+        return self._scenes[frame.index] == self._scenes.get(other.index)
 
     def depth_path(self, frame: Frame) -> Path | None:
         return self.data_path / DEPTH_FOLDERS[self.depth_kind] / f"gt_{frame.index}.png"
 
-    def read_depth(self, frame: Frame) -> Float[np.ndarray, "H W"]:
-        return read_depth_image(self.depth_path(frame), METRES_PER_UNIT)
+    def read_depth(self, frame: Frame) -> Float[np.ndarray, "480 640"]:
+        path = self.depth_path(frame)
+        depth_m = read_depth_image(path, METRES_PER_UNIT)
+        if depth_m.shape != (HEIGHT, WIDTH):
+            raise UserError(f"{path}: is not 640x480 as the labelled set's depth; {WRITTEN_BY}")
+        return depth_m
 
     def depth_source(self) -> str:
         return DEPTH_SOURCES[self.depth_kind]
 
     @cached_property
     def _scenes(self) -> dict[int, str]:
-        return read_scenes(self.data_path)
+        return read_scenes(self.data_path, WAY_OUT)
 
 
 class NYUv2Report(NYUv2):
@@ -189,6 +196,11 @@ NYU Depth V2's raw recordings:
     def calibrated_K(self, frame: Frame) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
         return read_intrinsics(self.data_path / frame.folder / "intrinsics.json")
 
+    def same_recording(self, frame: Frame, other: Frame) -> bool:
+        first, last = sorted((frame.index, other.index))
+        between = (frame._replace(index=number) for number in range(first + 1, last))
+        return all(self.find_image(one) is not None for one in between)
+
     def depth_path(self, frame: Frame) -> Path | None:
         return self.data_path / frame.folder / "depth" / f"{frame.index:06d}.png"
 
@@ -211,7 +223,7 @@ def read_intrinsics(path: Path) -> tuple[Float[np.ndarray, "3 3"], tuple[int, in
         values = json.loads("\n".join(lines))
         fx, fy, cx, cy = (float(values[name]) for name in names[:4])
         width, height = (int(values[name]) for name in names[4:])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         raise UserError(
             f"{path}: does not hold the numbers of a camera: {', '.join(names)}"
         ) from None
@@ -220,16 +232,13 @@ def read_intrinsics(path: Path) -> tuple[Float[np.ndarray, "3 3"], tuple[int, in
     return K, (width, height)
 
 
-def read_scenes(data_path: Path) -> dict[int, str]:
+def read_scenes(data_path: Path, way_out: str = WRITTEN_BY) -> dict[int, str]:
     """The scene of each labelled image, by its number, from `scenes.txt`.
 
     Raises:
-        UserError: no such file, or a line that is not `<number> <scene>`.
+        UserError: no such file, named with the way out, or a line that is not `<number> <scene>`.
     """
-    path = data_path / "scenes.txt"
-    way_out = (
-        "tools/prepare_nyuv2.py labelled writes it; training does without by --nyuv2_neighbours any"
-    )
+    path = data_path / SCENES_FILE
     scenes = {}
     for number, line in enumerate(read_lines(path, "list of scenes", way_out), start=1):
         index, _, scene = line.strip().partition(" ")

@@ -163,7 +163,13 @@ def test_a_crop_shifts_the_camera(labelled):
 
 @pytest.mark.parametrize(
     "content, words",
-    [(None, "no such list of scenes"), ("1 a\nkitchen\n", ":2: write"), ("x y\n", ":1: write")],
+    [
+        (None, "no such list of scenes"),
+        ("1 a\nkitchen\n", ":2: write"),
+        ("x y\n", ":1: write"),
+        ("", "names no scene of image 2"),
+        ("1 a\n", "--nyuv2_neighbours any"),
+    ],
 )
 def test_a_bad_list_of_scenes_is_named(labelled, tmp_path, content, words):
     (tmp_path / "images").symlink_to(labelled / "images")
@@ -185,7 +191,18 @@ def test_missing_data_says_where_to_get_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", '{"fx": 1}', '{"fx":0,"fy":1,"cx":1,"cy":1,"width":9,"height":9}']
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"fx": 1}',
+        '{"fx":0,"fy":1,"cx":1,"cy":1,"width":9,"height":9}',
+        '{"fx":1,"fy":NaN,"cx":1,"cy":1,"width":9,"height":9}',
+        '{"fx":1,"fy":1,"cx":NaN,"cy":1,"width":9,"height":9}',
+        '{"fx":1e999,"fy":1,"cx":1,"cy":1,"width":9,"height":9}',
+        '{"fx":1,"fy":1,"cx":1,"cy":1,"width":1e999,"height":9}',
+    ],
 )
 def test_a_bad_camera_file_is_named(tmp_path, content):
     (tmp_path / "office").mkdir()

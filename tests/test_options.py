@@ -51,6 +51,7 @@ def test_nyuv2_has_its_own_defaults_which_flags_override():
     assert (options.batch_size, options.num_epochs, options.learning_rate) == (12, 20, 1e-4)
     argv = "--max_depth 100 --dataset nyuv2 --height 96 --weights_init pretrained --split own"
     options = parse(TrainOptions, argv.split())
+    assert parse(TrainOptions, ["--split", "nyuv2"]).dataset == "nyuv2"
     assert (options.max_depth, options.height, options.width) == (100, 96, 640)
     assert (options.weights_init, options.split) == ("pretrained", "own")
     raw = parse(TrainOptions, ["--dataset", "nyuv2_raw"])
@@ -65,6 +66,8 @@ def test_evaluation_and_export_take_the_data_set_of_the_benchmark(split):
     assert options.max_depth == 10 and options.eval_mono
     options = parse(ExportOptions, ["--split", split])
     assert (options.dataset, options.data_path) == ("nyuv2", Path("nyuv2"))
+    for path in (f"{split}/", str(ROOT / "splits" / split)):
+        assert parse(ExportOptions, ["--split", path]).data_path == Path("nyuv2")
     kitti = parse(ExportOptions, ["--split", "eigen_benchmark"])
     assert (kitti.dataset, kitti.data_path) == ("kitti", ROOT / "kitti_data")
 
@@ -131,6 +134,8 @@ def test_recipes_parse(path):
         ("--dataset nyuv2_raw --intrinsics nominal", "leave the flag out"),
         ("--nyuv2_neighbours any", "about --dataset nyuv2"),
         ("--dataset nyuv2_raw --nyuv2_neighbours any", "about --dataset nyuv2"),
+        ("--dataset kitti --split nyuv2", "split nyuv2 is of --dataset nyuv2"),
+        ("--dataset nyuv2_raw --split nyuv2_official", "is of --dataset nyuv2"),
         ("--dataset nyuv3", "nyuv3"),
         ("--scheduler_step_size 0", "--scheduler_step_size must be ascending"),
         ("--scheduler_step_size 36 26", "--scheduler_step_size must be ascending"),
@@ -151,6 +156,8 @@ def test_bad_training_options_are_refused_in_one_line(capsys, argv, words):
         ("--load_weights_folder w --eval_mono --eval_stereo", "choose one"),
         ("--eval_mono", "--load_weights_folder"),
         ("--load_weights_folder w --eval_split nyuv2 --eval_stereo", "NYUv2 has one camera"),
+        ("--load_weights_folder w --eval_split nyuv2 --dataset kitti", "is of --dataset nyuv2"),
+        ("--load_weights_folder w --dataset nyuv2_raw", "has no benchmark: give --eval_split"),
         ("--ext_disp_to_eval d --eval_split nyuv2 --max_depth 100", "a file is scored as is"),
         ("--eval_mono --load_weights_folder w --ext_disp_to_eval d", "give one of"),
         ("--eval_mono --ext_disp_to_eval d --post_process", "--post_process"),

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import cv2
@@ -16,7 +17,15 @@ from scipy.spatial.transform import Rotation
 from scripts import TINY, fails, run
 
 import checkpoint
-from datasets import Frame, GroundTruth, NYUv2Raw, read_image, read_split
+from datasets import (
+    BENCHMARKS,
+    Frame,
+    GroundTruth,
+    NYUv2Raw,
+    read_image,
+    read_split,
+    write_ground_truth,
+)
 from datasets.images import read_depth_image
 from datasets.kinect import (
     COLOUR_DISTORTION,
@@ -29,7 +38,7 @@ from datasets.kinect import (
 from datasets.mono_dataset import resize_K
 from options import ROOT
 from tools.nyuv2_raw import divided
-from tools.nyuv2_scene import Scene
+from tools.nyuv2_scene import Scene, Settings, prepare_scene, select, write_depth
 from tools.parallax import Reference
 from utils import UserError
 
@@ -190,6 +199,7 @@ def spoilt_scene(file):
         (replaced("depths", np.zeros((7, 640, 480), np.uint16)), "'depths' are uint16"),
         (replaced("images", np.zeros((6, 3, 640, 480), np.uint8)), "6 images, 7 depths"),
         (replaced("scenes", np.zeros((1, 7), np.uint8)), "'scenes' cannot be read"),
+        (replaced("depths", h5py.Empty("f4")), "'depths' are float32 None"),
         (spoilt_scene, "not the names of 7 scenes"),
         (spoilt_depth, "depth of image 3 is not in metres"),
     ],
@@ -217,7 +227,11 @@ def test_files_of_another_kind_are_refused_in_one_line(monkeypatch, capsys, mat,
     assert "no such file; fetch it from" in line
     (tmp_path / "file").write_text("")
     refused(monkeypatch, capsys, "labelled", mat, tmp_path / "file" / "out")
-    refused(monkeypatch, capsys, "labelled", tmp_path, tmp_path / "out")
+    line = refused(monkeypatch, capsys, "labelled", tmp_path, tmp_path / "out")
+    assert "give nyu_depth_v2_labeled.mat" in line
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / ".prepared.json.x1").write_text("")  # killed while it was written
+    prepare(monkeypatch, "labelled", mat, tmp_path / "begun")
 
 
 def test_damage_in_the_middle_names_the_image(monkeypatch, capsys, mat, tmp_path):
@@ -353,6 +367,53 @@ def test_the_report_is_scored_on_grey_values(monkeypatch, capsys, labelled, trai
     assert "trained with --max_depth 10.0, evaluated with 100" in printed
 
 
+@pytest.mark.parametrize("folder", ["images", "depths"])
+def test_a_file_of_another_size_is_named(
+    monkeypatch, capsys, labelled, split, trained, tmp_path, folder
+):
+    data = tmp_path / "nyuv2"
+    for name in ("images", "depths"):
+        (data / name).mkdir(parents=True)
+        for path in (labelled / name).iterdir():
+            (data / name / path.name).symlink_to(path)
+    bad = next((data / folder).glob("*_5.*"))
+    with Image.open(bad) as image:
+        small = image.resize((320, 240), Image.Resampling.NEAREST)
+    bad.unlink()
+    small.save(bad)
+    own = ("--dataset", "nyuv2", "--data_path", data)
+    if folder == "depths":
+        line = fails(monkeypatch, capsys, "export_gt_depth", *own, "--split", split, "--gt_file",
+            tmp_path / "gt.npz")  # fmt: skip
+    else:
+        line = fails(monkeypatch, capsys, "evaluate_depth", *own, "--eval_split", split,
+            "--load_weights_folder", trained[0], "--no_cuda", "--num_workers", 0)  # fmt: skip
+    assert str(bad) in line and "640x480" in line
+
+
+def test_grey_values_scale_no_metres(monkeypatch, capsys, labelled, split, trained, tmp_path):
+    known = BENCHMARKS["nyuv2_report"]
+    frames = known.frames(labelled)
+    known = known._replace(folder=tmp_path)
+    maps = (np.ones((480, 640), np.float32) for _ in frames)
+    write_ground_truth(known.gt_file, frames, maps, "grey", "NYUv2Report")
+    monkeypatch.setitem(BENCHMARKS, "nyuv2_report", known)
+    line = fails(monkeypatch, capsys, "evaluate_depth", "--dataset", "nyuv2", "--data_path",
+        labelled, "--eval_split", split, "--load_weights_folder", trained[0], "--scale_split",
+        "nyuv2_report", "--no_cuda")  # fmt: skip
+    assert "not both in metres" in line
+
+
+def test_what_was_trained_on_is_known_from_any_folder(
+    monkeypatch, capsys, labelled, split, trained, tmp_path
+):
+    options = checkpoint.training_options(trained[0])
+    assert options["data_path"] == str(labelled.resolve())
+    monkeypatch.chdir(tmp_path)
+    evaluate(monkeypatch, labelled, split, "--load_weights_folder", trained[0])
+    assert "WARNING: trained on split" in capsys.readouterr().out
+
+
 def test_flags_that_nyuv2_has_no_use_for_are_refused(
     monkeypatch, capsys, labelled, split, trained, tmp_path
 ):
@@ -377,18 +438,21 @@ def test_flags_that_nyuv2_has_no_use_for_are_refused(
 
 def test_training_without_data_says_where_to_get_it(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for dataset, split, words in (
-        ("nyuv2", "nyuv2", "python tools/prepare_nyuv2.py labelled nyu_depth_v2_labeled.mat nyuv2"),
-        ("nyuv2_raw", "nyuv2", "python tools/prepare_nyuv2.py raw"),
+    for dataset, words in (
+        ("nyuv2", "python tools/prepare_nyuv2.py labelled nyu_depth_v2_labeled.mat nyuv2"),
+        ("nyuv2_raw", "python tools/prepare_nyuv2.py raw"),
     ):
         with pytest.raises(SystemExit) as caught:
-            run(monkeypatch, "train", "--dataset", dataset, "--split", split)
+            run(monkeypatch, "train", "--dataset", dataset)
         lines = capsys.readouterr().err.splitlines()
         assert caught.value.code == 2 and len(lines) == 4
         assert words in lines[2] and "https://" in lines[1]
         assert lines[3] == (
             f"train.py: error: {dataset}: no such data folder; give the right one by --data_path"
         )
+    (tmp_path / "nyuv2_raw").mkdir()
+    line = fails(monkeypatch, capsys, "train", "--dataset", "nyuv2_raw")
+    assert "nyuv2_raw/train_files.txt: no such split file" in line
 
 
 # The raw recordings
@@ -541,9 +605,14 @@ def test_rooms_of_the_official_test_are_left_out(
 ):
     """Images 1 and 2 are in the official test, of kitchen_0001: so is kitchen_0001a."""
     out = tmp_path / "out"
-    with_kitchen = refused(monkeypatch, capsys, "raw", recordings, out, "--labelled", tmp_path)
-    assert "scenes.txt" in with_kitchen and not out.exists()
-    prepare(monkeypatch, "raw", recordings, out, "--labelled", labelled, "--no_depth")
+    argv = ("raw", recordings, out, "--no_depth", "--labelled")
+    line = refused(monkeypatch, capsys, *argv, tmp_path)
+    assert "scenes.txt" in line and "nyuv2_neighbours" not in line
+    line = refused(monkeypatch, capsys, *argv, labelled)  # which has seven images
+    assert "names no scene of 652 of the 654 official test images" in line and not out.exists()
+    lines = [f"{i} {SCENES[i - 1] if i < 8 else 'elsewhere_0099'}\n" for i in range(1, 1450)]
+    (tmp_path / "scenes.txt").write_text("".join(lines))
+    prepare(monkeypatch, *argv, tmp_path)
     printed = capsys.readouterr().out
     assert "1 scenes left out" in printed and "--labelled" not in printed
     assert not (out / "kitchen_0001a").exists() and not (out / "study_0003" / "depth").exists()
@@ -568,6 +637,95 @@ def test_a_second_run_finds_the_scenes_and_takes_new_ones(
     assert "crop" in line and contents(out) == contents(sequences)
 
 
+def test_a_scene_that_has_grown_is_made_anew(monkeypatch, capsys, recordings, tmp_path):
+    dump, out = tmp_path / "dump", tmp_path / "out"
+    source = recordings / "part1" / "kitchen_0001a"
+    colour = sorted(source.glob("r-*.ppm"))
+    half = dump / "kitchen_0001a"
+    half.mkdir(parents=True)
+    for path in colour[:10]:
+        (half / path.name).symlink_to(path)
+    prepare(monkeypatch, "raw", dump, out)
+    assert "of 10 frames" in capsys.readouterr().out
+    (dump / "linked").symlink_to(dump)  # leads back, and is not followed for ever
+    for path in colour[10:]:
+        (half / path.name).symlink_to(path)
+    prepare(monkeypatch, "raw", dump, out)
+    assert "of 14 frames" in capsys.readouterr().out
+    before = contents(out)
+    for path in colour[5:]:
+        (half / path.name).unlink()  # as who makes room: what was made of them stays
+    prepare(monkeypatch, "raw", dump, out)
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"sequences": [[0]]}', '{"sequences": [["a", "b"]], "frames": "x"}']
+)
+def test_a_spoilt_account_of_a_scene_is_made_anew(monkeypatch, recordings, tmp_path, content):
+    out = tmp_path / "out"
+    prepare(monkeypatch, "raw", recordings / "part2", out, "--no_depth")
+    whole = contents(out)
+    (out / "study_0003" / "scene.json").write_text(content)
+    prepare(monkeypatch, "raw", recordings / "part2", out, "--no_depth")
+    assert contents(out) == whole
+
+
+def test_being_stopped_ends_a_scene_between_frames(recordings, tmp_path):
+    stopping = threading.Event()
+    stopping.set()
+    settings = Settings(16, (384, 288), 3.0, True)
+    with pytest.raises(UserError, match="run again to go on"):
+        prepare_scene(recordings / "part2" / "study_0003", tmp_path, settings, stopping)
+    assert not (tmp_path / "study_0003").exists()
+
+
+def test_frames_that_are_lost_for_a_moment_or_a_pause(tmp_path):
+    """One blank frame ends nothing; three do; so does a pause, however smooth the way."""
+
+    def selected(blank=(), pause_after=99):
+        frames = []
+        for i in range(9):
+            image, _ = see(pose(0.08 * i), COLOUR_K, COLOUR_DISTORTION)
+            path = tmp_path / f"{i}.ppm"
+            Image.fromarray(np.full_like(image, 90) if i in blank else image).save(path)
+            frames.append((i / 25 + 5.0 * (i > pause_after), path))
+        sequences, unreadable = select(frames, 1.5)
+        assert unreadable == 0
+        return [[int(path.stem) for _, path in sequence] for sequence in sequences]
+
+    assert selected() == [list(range(9))]
+    assert selected(blank=[4]) == [[0, 1, 2, 3, 5, 6, 7, 8]]
+    assert selected(pause_after=4) == [[0, 1, 2, 3, 4], [5, 6, 7, 8]]
+    assert selected(blank=[3, 4, 5]) == [[0, 1, 2], [6, 7, 8]]
+
+
+def test_depth_of_another_moment_is_not_taken(tmp_path):
+    write_raw_scene(tmp_path / "office_0002", [pose()])
+    (path,) = (tmp_path / "office_0002").glob("d-*.pgm")
+    settings = Settings(16, (384, 288), 3.0, True)
+    for number, (seconds, taken) in enumerate(((10.04, True), (10.06, False), (9.9, False))):
+        assert write_depth(tmp_path, number, seconds, [(10.0, path)], settings)
+        assert (tmp_path / "depth" / f"{number:06d}.png").exists() == taken
+    path.write_bytes(path.read_bytes()[:900])
+    assert not write_depth(tmp_path, 9, 10.0, [(10.0, path)], settings)
+
+
+def test_samples_reach_over_no_gap(tmp_path):
+    """Two sequences with one number between them, whatever the offsets of neighbours."""
+    scene = tmp_path / "office_0002"
+    scene.mkdir()
+    for i in (*range(10), *range(11, 21)):
+        Image.new("RGB", (64, 64)).save(scene / f"{i:06d}.jpg")
+    (scene / "intrinsics.json").write_text(
+        '{"fx":60,"fy":60,"cx":32,"cy":32,"width":64,"height":64}'
+    )
+    for k in range(1, 5):
+        frames = [Frame("office_0002", i, "l") for i in range(21) if i != 10]
+        kept = {f.index for f in NYUv2Raw(tmp_path, frames, 64, 64, (0, -k, k)).frames}
+        assert kept == {*range(k, 10 - k), *range(11 + k, 21 - k)}
+
+
 def test_truncated_missing_and_late_frames(monkeypatch, capsys, tmp_path):
     """What the real dump has: half files, gaps in INDEX.txt, pauses."""
     scene = tmp_path / "dump" / "bedroom_0004"
@@ -586,6 +744,7 @@ def test_truncated_missing_and_late_frames(monkeypatch, capsys, tmp_path):
     printed = capsys.readouterr().out
     assert "3 frames are truncated or damaged: skipped" in printed
     assert "1 frames that INDEX.txt names are not there" in printed
+    assert "1 depth images are truncated or damaged" in printed
     (first, last), (again, end) = json.loads((out / "bedroom_0004/scene.json").read_text())[
         "sequences"
     ]
@@ -629,7 +788,7 @@ def test_bad_recordings_are_refused_in_one_line(monkeypatch, capsys, recordings,
 
 
 def scene(name, *runs):
-    return Scene(name, list(runs), 0, 0, 0, 0)
+    return Scene(name, list(runs), 0, 0, 0, 0, 0)
 
 
 def test_whole_places_validate():

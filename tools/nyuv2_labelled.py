@@ -86,6 +86,9 @@ class LabelledFile:
                 head = file.read(8)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file; fetch it from {PAGE}") from None
+        except OSError as error:
+            reason = (error.strerror or "unreadable").lower()
+            raise UserError(f"{path}: {reason}; give nyu_depth_v2_labeled.mat") from None
         try:
             self._file = h5py.File(path, "r", rdcc_nbytes=chunk_bytes(path), rdcc_nslots=100_003)
         except OSError as error:
@@ -131,7 +134,7 @@ class LabelledFile:
         array = self._file.get(name)
         if not isinstance(array, h5py.Dataset):
             raise self._wrong(f"holds no '{name}'")
-        if array.dtype != kind or array.shape[1:] != shape:
+        if array.dtype != kind or array.shape is None or array.shape[1:] != shape:
             wanted = f"{np.dtype(kind)} (n, {', '.join(map(str, shape))})"
             raise self._wrong(f"its '{name}' are {array.dtype} {array.shape}, not {wanted}")
         return array
@@ -154,7 +157,7 @@ def chunk_bytes(path: Path) -> int:
         sizes = [
             array.chunks[0] * array.dtype.itemsize * math.prod(array.shape[1:])
             for array in arrays
-            if array.chunks
+            if array.chunks and array.shape
         ]
     return min(max(sizes, default=0), LARGEST_CACHE) + (1 << 20)
 

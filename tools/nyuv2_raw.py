@@ -3,6 +3,7 @@
 import math
 import os
 import re
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import cv2
 
 from datasets import SPLITS, read_split
-from datasets.nyuv2 import PAGE, labelled_places, place, read_scenes
+from datasets.nyuv2 import PAGE, SCENES_FILE, labelled_places, place, read_scenes
 from tools.nyuv2_scene import Scene, Settings, prepare_scene, read_scene
 from tools.prepared import claim
 from utils import UserError, atomic_write, in_parallel
@@ -51,7 +52,14 @@ def raw(
     claim(out, {"recordings": "NYUv2 raw", **settings._asdict(), "size": list(size)})
     start = time.perf_counter()
     cv2.setNumThreads(1)  # scenes run side by side instead
-    done = in_parallel(lambda f: prepare_scene(f, out, settings), wanted, num_workers, "scene")
+    stopping = threading.Event()  # a scene takes a while: one that is stopped ends between frames
+    done = in_parallel(
+        lambda folder: prepare_scene(folder, out, settings, stopping),
+        wanted,
+        num_workers,
+        "scene",
+        stopping,
+    )
     report(done, len(folders) - len(wanted), time.perf_counter() - start)
     if labelled is None:
         print(
@@ -83,7 +91,13 @@ def find_scenes(root: Path) -> list[Path]:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; fetch the raw recordings from {PAGE}")
     found: dict[str, Path] = {}
-    for folder, _, files in os.walk(root.resolve()):
+    seen: set[Path] = set()
+    for folder, inner, files in os.walk(root, followlinks=True):
+        real = Path(folder).resolve()
+        if real in seen:
+            inner.clear()  # a link that leads back
+            continue
+        seen.add(real)
         if any(name.startswith("r-") and name.endswith(".ppm") for name in files):
             path = Path(folder)
             if not re.fullmatch(r"\w[\w.-]*", path.name, re.ASCII):
@@ -102,10 +116,17 @@ def official_test_places(labelled: Path) -> set[str]:
     """The rooms that the official test images show.
 
     Raises:
-        UserError: `labelled` is no prepared labelled set.
+        UserError: `labelled` is no prepared labelled set, or not a whole one.
     """
-    read_scenes(labelled)
-    return labelled_places(read_split(SPLITS / "nyuv2_official" / "test_files.txt"), labelled)
+    scenes = read_scenes(labelled)
+    frames = read_split(SPLITS / "nyuv2_official" / "test_files.txt")
+    unknown = sum(frame.index not in scenes for frame in frames)
+    if unknown:
+        raise UserError(
+            f"{labelled / SCENES_FILE}: names no scene of {unknown} of the {len(frames)} official "
+            "test images; prepare the whole labelled set"
+        )
+    return labelled_places(frames, labelled)
 
 
 def finished_scenes(out: Path) -> list[Scene]:
@@ -116,9 +137,8 @@ def finished_scenes(out: Path) -> list[Scene]:
 
 def report(scenes: list[Scene], left_out: int, seconds: float) -> None:
     """Print what became of the scenes."""
-    frames, kept, unreadable, absent = (
-        sum(getattr(scene, name) for scene in scenes)
-        for name in ("frames", "kept", "unreadable", "absent")
+    frames, kept, unreadable, absent, bad_depth = (
+        sum(getattr(scene, name) for scene in scenes) for name in Scene._fields[2:]
     )
     sequences = sum(len(scene.sequences) for scene in scenes)
     print(
@@ -127,6 +147,8 @@ def report(scenes: list[Scene], left_out: int, seconds: float) -> None:
     )
     if unreadable:
         print(f"{unreadable} frames are truncated or damaged: skipped")
+    if bad_depth:
+        print(f"{bad_depth} depth images are truncated or damaged: their frames stay without")
     if absent:
         print(f"{absent} frames that INDEX.txt names are not there")
     if left_out:

@@ -5,6 +5,8 @@ import math
 import os
 import re
 import shutil
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,7 +62,8 @@ class Settings(NamedTuple):
 
 class Scene(NamedTuple):
     """What became of a recording: sequences as (first, last) numbers of the images written, and
-    counts of colour frames found, kept, unreadable, and listed in INDEX.txt but not there."""
+    counts of colour frames found, kept, unreadable, and listed in INDEX.txt but not there, and of
+    kept frames whose depth is unreadable."""
 
     name: str
     sequences: list[tuple[int, int]]
@@ -68,36 +71,59 @@ class Scene(NamedTuple):
     kept: int
     unreadable: int
     absent: int
+    bad_depth: int
 
 
-def prepare_scene(folder: Path, out: Path, settings: Settings) -> Scene:
-    """Write the sequences of a scene, unless an earlier run finished it."""
+def prepare_scene(
+    folder: Path, out: Path, settings: Settings, stopping: threading.Event | None = None
+) -> Scene:
+    """Write the sequences of a scene, unless an earlier run did and no frame has come since.
+
+    Raises:
+        UserError: `stopping` was set; another run begins the scene anew.
+    """
     target = out / folder.name
+    colour = timed_files(folder, "r")
     scene = read_scene(target)
-    if scene is not None:
+    if scene is not None and scene.frames >= len(colour):
         return scene
     if target.exists():
-        shutil.rmtree(target)  # an earlier run did not finish it
-    colour, depth = timed_files(folder, "r"), timed_files(folder, "d") if settings.depth else []
-    sequences, unreadable = select(colour, settings.min_parallax)
-    runs, number, kept = [], 0, 0
+        shutil.rmtree(target)  # an earlier run did not finish it, or knew less of it
+    depth = timed_files(folder, "d") if settings.depth else []
+    sequences, unreadable = select(until(stopping, colour), settings.min_parallax)
+    runs, number, kept, bad_depth = [], 0, 0, 0
     for sequence in sequences:
         runs.append((number, number + len(sequence) - 1))
-        for seconds, path in sequence:
+        for seconds, path in until(stopping, sequence):
             write_frame(target, number, path, settings)
-            write_depth(target, number, seconds, depth, settings)
+            bad_depth += not write_depth(target, number, seconds, depth, settings)
             number += 1
         kept += len(sequence)
         number += 1  # a number that is missing parts two sequences
     if runs:
         write_json(target / "intrinsics.json", settings.camera)
-    scene = Scene(folder.name, runs, len(colour), kept, unreadable, listed_but_absent(folder))
+    absent = listed_but_absent(folder)
+    scene = Scene(folder.name, runs, len(colour), kept, unreadable, absent, bad_depth)
     write_json(target / "scene.json", scene._asdict())
     return scene
 
 
+def until(
+    stopping: threading.Event | None, frames: Iterable[tuple[float, Path]]
+) -> Iterator[tuple[float, Path]]:
+    """Frames, as long as nothing has to stop.
+
+    Raises:
+        UserError: it has.
+    """
+    for frame in frames:
+        if stopping is not None and stopping.is_set():
+            raise UserError("stopped; run again to go on")
+        yield frame
+
+
 def select(
-    frames: list[tuple[float, Path]], min_parallax: float
+    frames: Iterable[tuple[float, Path]], min_parallax: float
 ) -> tuple[list[list[tuple[float, Path]]], int]:
     """Sequences of frames in which each has moved on from the one before, and how many frames of
     all could not be read.
@@ -122,6 +148,8 @@ def select(
             continue
         sequences[-1].append((seconds, path))
         reference, last_s, lost = Reference(grey, K, COLOUR_DISTORTION), seconds, 0
+        if not reference.has_points:
+            reference = None  # nothing goes on from a blank frame
     return [sequence for sequence in sequences if len(sequence) >= SHORTEST], unreadable
 
 
@@ -148,19 +176,19 @@ def write_depth(
     seconds: float,
     depth: list[tuple[float, Path]],
     settings: Settings,
-) -> None:
-    """The depth image nearest in time, as the frame sees it, if there is a readable one."""
-    if not depth:
-        return
-    at, path = min(depth, key=lambda one: abs(one[0] - seconds))
-    if abs(at - seconds) > FARTHEST_DEPTH_S:
-        return
+) -> bool:
+    """The depth image nearest in time, as the frame sees it; False if it cannot be read."""
+    near = [one for one in depth if abs(one[0] - seconds) <= FARTHEST_DEPTH_S]
+    if not near:
+        return True
+    _, path = min(near, key=lambda one: abs(one[0] - seconds))
     try:
         depth_m = settings.cut(register(read_raw_depth(path)))
     except UserError:
-        return
+        return False
     with atomic_write(target / "depth" / f"{number:06d}.png") as file:
         file.write(depth_png(depth_m, path, number))
+    return True
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -172,8 +200,10 @@ def read_scene(target: Path) -> Scene | None:
     """What an earlier run made of a scene; None if it did not finish."""
     try:
         content = json.loads((target / "scene.json").read_text(encoding="utf-8"))
-        return Scene(**content)._replace(sequences=[tuple(run) for run in content["sequences"]])
-    except (OSError, ValueError, TypeError, KeyError):
+        counts = {name: int(content[name]) for name in Scene._fields[2:]}
+        runs = [(int(first), int(last)) for first, last in content["sequences"]]
+        return Scene(target.name, runs, **counts)
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):
         return None
 
 

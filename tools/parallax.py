@@ -11,6 +11,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 POINTS = 300
+FEWEST_POINTS = 10
 REVISIT_PX = 1.0  # a point counts if it is found again where it started, tracked there and back
 
 
@@ -34,16 +35,21 @@ class Reference:
         corners = cv2.goodFeaturesToTrack(grey, POINTS, qualityLevel=0.01, minDistance=6)
         self._points = np.empty((0, 1, 2), np.float32) if corners is None else corners
 
+    @property
+    def has_points(self) -> bool:
+        """Whether there is enough in the image to be found in others."""
+        return len(self._points) >= FEWEST_POINTS
+
     def motion_to(self, grey: np.ndarray) -> Motion:
         """Motion of the camera until another image of the same size [H W] uint8."""
         before = self._points
-        if len(before) < 10:
+        if not self.has_points:
             return Motion(0.0, 0.0)
         after, seen, _ = cv2.calcOpticalFlowPyrLK(self._grey, grey, before, None)
         back, seen_back, _ = cv2.calcOpticalFlowPyrLK(grey, self._grey, after, None)
         good = (seen & seen_back).ravel().astype(bool)
         good &= np.linalg.norm(back - before, axis=-1).ravel() < REVISIT_PX
-        if good.sum() < 10:
+        if good.sum() < FEWEST_POINTS:
             return Motion(0.0, float(good.mean()))
         before, after = before[good], after[good]
         old, new = self._rays(before), self._rays(after)

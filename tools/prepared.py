@@ -30,7 +30,8 @@ def claim(folder: Path, content: dict[str, Any]) -> None:
             f"{folder}: was prepared from other data or otherwise ({', '.join(changed)} in its "
             f"{NAME}); choose another folder, or remove it"
         )
-    if folder.is_dir() and any(folder.iterdir()):
+    begun = f".{NAME}."  # how atomic_write names the file before it is whole
+    if folder.is_dir() and any(not path.name.startswith(begun) for path in folder.iterdir()):
         raise UserError(f"{folder}: holds files that this tool did not make; choose another folder")
     with atomic_write(about, "w") as file:
         json.dump(content, file, indent=2)
