@@ -29,7 +29,8 @@ def write_labelled_mat(
     """
     n = len(scenes)
     with atomic_write(path, "w+b") as file:
-        with h5py.File(file, "w", userblock_size=USERBLOCK) as hdf:
+        held = images_per_chunk * 4 * 640 * 480 + (1 << 20)  # bytes, or chunks are packed again
+        with h5py.File(file, "w", userblock_size=USERBLOCK, rdcc_nbytes=held) as hdf:
             packed = {"chunks": (min(images_per_chunk, n), *TILE), "compression": "gzip"}
             depths = [
                 _matlab(hdf, name, "single", (n, 640, 480), np.float32, **packed)
