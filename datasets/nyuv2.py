@@ -242,7 +242,7 @@ def read_scenes(data_path: Path, way_out: str = WRITTEN_BY) -> dict[int, str]:
     scenes = {}
     for number, line in enumerate(read_lines(path, "list of scenes", way_out), start=1):
         index, _, scene = line.strip().partition(" ")
-        if not (index.isascii() and index.isdecimal() and scene):
+        if not (re.fullmatch(r"\d{1,9}", index, re.ASCII) and scene):
             raise UserError(f"{path}:{number}: write '<number of the image> <scene>'")
         scenes[int(index)] = scene
     return scenes

@@ -167,6 +167,7 @@ def test_a_crop_shifts_the_camera(labelled):
         (None, "no such list of scenes"),
         ("1 a\nkitchen\n", ":2: write"),
         ("x y\n", ":1: write"),
+        (f"{'9' * 5000} kitchen\n", ":1: write"),
         ("", "names no scene of image 2"),
         ("1 a\n", "--nyuv2_neighbours any"),
     ],

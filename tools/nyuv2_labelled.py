@@ -11,7 +11,14 @@ import h5py
 import numpy as np
 from PIL import Image
 
-from datasets.nyuv2 import DEPTH_FOLDERS, LABELLED_FOLDER, LABELLED_IMAGES, METRES_PER_UNIT, PAGE
+from datasets.nyuv2 import (
+    DEPTH_FOLDERS,
+    LABELLED_FOLDER,
+    LABELLED_IMAGES,
+    METRES_PER_UNIT,
+    PAGE,
+    SCENES_FILE,
+)
 from tools.prepared import claim
 from utils import UserError, atomic_write, in_parallel
 
@@ -44,7 +51,7 @@ def labelled(mat: Path, out: Path, png: bool, num_workers: int) -> None:
     extension = ".png" if png else ".jpg"
     content = {"source": mat.name, "bytes": mat.stat().st_size, "format": extension}
     claim(out, content)
-    with atomic_write(out / "scenes.txt", "w") as file:
+    with atomic_write(out / SCENES_FILE, "w") as file:
         file.writelines(f"{number} {scene}\n" for number, scene in enumerate(scenes, start=1))
 
     def paths(number: int) -> list[Path]:
