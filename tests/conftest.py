@@ -9,7 +9,7 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from tools.make_sample import make_sample  # noqa: E402
+from tools.make_sample import make_street  # noqa: E402
 
 hypothesis.settings.register_profile("slow machine", deadline=None)
 hypothesis.settings.load_profile("slow machine")
@@ -40,5 +40,5 @@ def repeatable():
 def sample(tmp_path_factory) -> Path:
     """A small street in KITTI's layout: three drives of twelve frames, made once."""
     folder = tmp_path_factory.mktemp("sample")
-    make_sample(folder, drives=3, frames=12)
+    make_street(folder, frames=(12, 12, 12), test_drives=1)
     return folder

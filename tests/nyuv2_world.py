@@ -12,11 +12,11 @@ from datasets.kinect import (
     COLOUR_K,
     DEPTH_DISTORTION,
     DEPTH_K,
-    DEPTH_TO_COLOUR_R,
-    DEPTH_TO_COLOUR_T_M,
     HEIGHT,
     WIDTH,
 )
+from tools import make_sample
+from tools.make_sample import DEPTH_IN_COLOUR
 from tools.nyuv2_mat import write_labelled_mat
 
 WALL_M, BOARD_M = 3.0, 1.5
@@ -71,30 +71,16 @@ def pose(x_m=0.0, yaw_deg=0.0):
     return matrix
 
 
-def depth_camera(colour_pose):
-    """Pose of the depth camera beside a colour camera."""
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = DEPTH_TO_COLOUR_R, DEPTH_TO_COLOUR_T_M
-    return colour_pose @ matrix
-
-
 def write_raw_scene(folder, poses, seconds=None):
-    """A raw recording: a colour and a depth image at each pose, and INDEX.txt."""
-    folder.mkdir(parents=True)
-    names = []
-    for i, where in enumerate(poses):
-        at = 1_300_000_000 + (i / 25 if seconds is None else seconds[i])
-        image, _ = see(where, COLOUR_K, COLOUR_DISTORTION)
-        _, depth = see(depth_camera(where), DEPTH_K, DEPTH_DISTORTION)
-        raw = np.round(1092.5 - 351.3 / depth).astype(np.uint16)
-        colour = f"r-{at:.6f}-{1000 + i}.ppm"
-        distance = f"d-{at + 0.01:.6f}-{2000 + i}.pgm"
-        Image.fromarray(image).save(folder / colour)
-        # PGM's numbers are big-endian; the recordings hold them the other way round
-        header = f"P5 {WIDTH} {HEIGHT} 65535\n".encode()
-        (folder / distance).write_bytes(header + raw.astype("<u2").tobytes())
-        names += [f"a-{at:.6f}-{i}.dump", distance, colour]
-    (folder / "INDEX.txt").write_text("\n".join(names) + "\n")
+    """A raw recording: a colour and a depth image at each pose."""
+    frames = (
+        (
+            Image.fromarray(see(where, COLOUR_K, COLOUR_DISTORTION)[0]),
+            see(where @ DEPTH_IN_COLOUR, DEPTH_K, DEPTH_DISTORTION)[1],
+        )
+        for where in poses
+    )
+    make_sample.write_raw_scene(folder, frames, seconds)
 
 
 def labelled_samples(count):

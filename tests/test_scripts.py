@@ -28,7 +28,7 @@ def trained(sample, tmp_path_factory):
     """A trained model, exported ground truth, and where they are."""
     folder = tmp_path_factory.mktemp("work")
     splits = folder / "splits"
-    shutil.copytree(sample / "splits", splits)
+    shutil.copytree(sample / "splits/sample", splits)
     (splits / "test_files.txt").write_text("2011_09_26/2011_09_26_drive_0003_sync 2-5 l\n")
     with pytest.MonkeyPatch.context() as patch:
         run(patch, "train", *TINY, "--data_path", sample, "--split", splits, "--log_dir", folder,
@@ -338,7 +338,7 @@ def test_a_truncated_image_stops_training_with_its_name(
     image = broken / "2011_09_26/2011_09_26_drive_0001_sync/image_02/data/0000000005.jpg"
     image.write_bytes(image.read_bytes()[:2000])
     line = fails(monkeypatch, capsys, "train", *TINY, "--num_workers", workers, "--data_path",
-        broken, "--split", broken / "splits", "--log_dir", tmp_path / "log")  # fmt: skip
+        broken, "--split", broken / "splits/sample", "--log_dir", tmp_path / "log")  # fmt: skip
     assert f"{image}: cannot be read as an image" in line
     assert not list((tmp_path / "log").rglob("*.pth"))
 

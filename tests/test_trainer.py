@@ -84,7 +84,7 @@ def test_the_gradient_of_each_step_stands_alone(sample, tmp_path):
 
 def test_divergence_ends_in_one_line(monkeypatch, capsys, sample, tmp_path):
     line = fails(monkeypatch, capsys, "train", *TINY, "--data_path", sample, "--split",
-        sample / "splits", "--log_dir", tmp_path, "--learning_rate", "1e30")  # fmt: skip
+        sample / "splits/sample", "--log_dir", tmp_path, "--learning_rate", "1e30")  # fmt: skip
     assert "diverged at step" in line and "--learning_rate" in line
 
 
@@ -95,5 +95,5 @@ def test_bad_ground_truth_shows_before_the_first_step(monkeypatch, capsys, sampl
     for scan in scans.iterdir():
         scan.write_bytes(b"broken")
     line = fails(monkeypatch, capsys, "train", *TINY, "--data_path", data, "--split",
-        data / "splits", "--log_dir", tmp_path / "log")  # fmt: skip
+        data / "splits/sample", "--log_dir", tmp_path / "log")  # fmt: skip
     assert "is no velodyne scan" in line and not (tmp_path / "log").exists()
