@@ -181,7 +181,7 @@ def chosen_factor(
     if options.scale_split is None:
         given = options.pred_depth_scale_factor
         return Factor(1.0) if given is None else Factor(given, "--pred_depth_scale_factor")
-    bench, gt = exported(options.scale_split, options.nyuv2_protocol)
+    bench, gt = exported(options.scale_split, options.nyuv2_protocol, options.data_path)
     if bench.is_metric != scored.is_metric:
         raise UserError(
             f"--scale_split {options.scale_split}: {bench.name} and {scored.name} are not both in "
@@ -322,7 +322,9 @@ def refuse_idle_flags(options: EvalDepthOptions, bench: Benchmark) -> None:
 
 def main() -> None:
     options = parse(EvalDepthOptions)
-    bench = benchmark(options.eval_split, options.dataset, options.nyuv2_protocol)
+    bench = benchmark(
+        options.eval_split, options.dataset, options.nyuv2_protocol, options.data_path
+    )
     refuse_idle_flags(options, bench)
     scored = not (options.no_eval or bench.is_submitted)
     protocol = None if options.no_eval else chosen_protocol(options, bench)

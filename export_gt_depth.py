@@ -20,7 +20,7 @@ def refuse_idle_flags(options: ExportOptions, kind: type[MonoDataset]) -> None:
 
 def main() -> None:
     options = parse(ExportOptions)
-    bench = benchmark(options.split, options.dataset)
+    bench = benchmark(options.split, options.dataset, data_path=options.data_path)
     refuse_idle_flags(options, bench.dataset)
     path = options.gt_file or bench.gt_file
     demand_writable(path)

@@ -114,10 +114,13 @@ BENCHMARKS = {
 }
 
 
-def benchmark(split: str, dataset: str, protocol: str | None = None) -> Benchmark:
+def benchmark(
+    split: str, dataset: str, protocol: str | None = None, data_path: Path | None = None
+) -> Benchmark:
     """The benchmark of a split in splits/; any other split is scored as its data set usually is.
 
     Args:
+        data_path: the data, which may bring splits of its own.
         protocol: which of the data set's protocols, where it has several; None: the usual one.
 
     Raises:
@@ -125,7 +128,7 @@ def benchmark(split: str, dataset: str, protocol: str | None = None) -> Benchmar
             asked for.
     """
     kind = DATASETS[dataset]
-    folder = split_folder(split)
+    folder = split_folder(split, data_path)
     bench = known_benchmark(folder)
     if bench is None:
         bench = Benchmark(folder, kind, usual_protocol(kind))
@@ -178,17 +181,19 @@ def read_ground_truth(bench: Benchmark, path: Path) -> GroundTruth:
     return gt
 
 
-def exported(split: str, protocol: str | None = None) -> tuple[Benchmark, GroundTruth]:
+def exported(
+    split: str, protocol: str | None = None, data_path: Path | None = None
+) -> tuple[Benchmark, GroundTruth]:
     """A split with its exported ground truth, which says for any split of one's own what data
     set it is of.
 
     Args:
-        protocol: as `benchmark`.
+        protocol, data_path: as `benchmark`.
 
     Raises:
         UserError: no such split or protocol, no ground truth in it, or one of another data set.
     """
-    bench = benchmark(split, "kitti")
+    bench = benchmark(split, "kitti", data_path=data_path)
     own = GroundTruth(bench.gt_file).dataset
     if known_benchmark(bench.folder) is None:
         for kind in DATASETS.values():

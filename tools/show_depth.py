@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("result.png"))
     arguments = parser.parse_args()
 
-    bench = benchmark(arguments.eval_split, arguments.dataset)
+    bench = benchmark(arguments.eval_split, arguments.dataset, data_path=arguments.data_path)
     frames = bench.frames(arguments.data_path)
     if not 0 <= arguments.frame < len(frames):
         raise UserError(f"--frame {arguments.frame}: the split has frames 0 to {len(frames) - 1}")
