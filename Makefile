@@ -4,31 +4,59 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 DEMO := demo
-WEIGHTS := $(DEMO)/runs/demo/models/weights_9
+STREET := $(DEMO)/street
+WEIGHTS := $(DEMO)/runs/demo/models/weights_13
+DEPTH := $(BIN)/python evaluate_depth.py --data_path $(STREET) --eval_split sample --min_depth 0.5
+ROOM := $(DEMO)/nyuv2
+ROOM_WEIGHTS := $(DEMO)/runs/demo_nyuv2/models/weights_29
+ROOM_DEPTH := $(BIN)/python evaluate_depth.py --dataset nyuv2 --data_path $(ROOM) --eval_split $(DEMO)/room/splits/sample
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo demo-nyuv2 test test-slow lint clean
 
 $(READY): setup.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[test]"
 	touch $@
 
-# A street with exact geometry in KITTI's layout; training, evaluation (median-scaled, then in
-# metres by the stereo baseline) on a held-out drive, a picture.
-demo: $(READY) $(DEMO)/data/splits/test_files.txt
-	$(BIN)/python train.py @experiments/demo.args --data_path $(DEMO)/data --split $(DEMO)/data/splits --log_dir $(DEMO)/runs
-	$(BIN)/python export_gt_depth.py --data_path $(DEMO)/data --split $(DEMO)/data/splits --overwrite
-	$(BIN)/python evaluate_depth.py --eval_mono --data_path $(DEMO)/data --eval_split $(DEMO)/data/splits --load_weights_folder $(WEIGHTS) --json $(DEMO)/result.json
-	$(BIN)/python evaluate_depth.py --eval_stereo --data_path $(DEMO)/data --eval_split $(DEMO)/data/splits --load_weights_folder $(WEIGHTS)
-	$(BIN)/python tools/show_depth.py --data_path $(DEMO)/data --eval_split $(DEMO)/data/splits --load_weights_folder $(WEIGHTS) --frame 20 --out $(DEMO)/result.png
-	@echo
-	@echo "metrics   $(DEMO)/result.json (held-out drive)"
-	@echo "picture   $(DEMO)/result.png"
-	@echo "weights   $(WEIGHTS)"
-	@echo "log       $(BIN)/python -m pip install tensorboard; $(BIN)/tensorboard --logdir $(DEMO)/runs"
+# Streets with exact geometry in KITTI's files; training from scratch on mono and stereo; depth on
+# held-out drives, median-scaled and in metres, beside the mean depth of the training frames; the
+# pose network's trajectory of one of them; pictures.
+demo: $(READY) $(STREET)/splits/sample/test_files.txt
+	$(BIN)/python train.py @experiments/demo.args --data_path $(STREET) --split sample --log_dir $(DEMO)/runs
+	$(BIN)/python export_gt_depth.py --data_path $(STREET) --split sample --overwrite
+	$(DEPTH) --eval_mono --load_weights_folder $(WEIGHTS) --json $(DEMO)/median_scaled.json
+	$(DEPTH) --eval_stereo --load_weights_folder $(WEIGHTS) --json $(DEMO)/metres.json
+	$(BIN)/python tools/mean_depth.py --data_path $(STREET) --split sample --out $(DEMO)/mean_depth.npy
+	$(BIN)/python evaluate_depth.py --data_path $(STREET) --eval_split sample --eval_mono --ext_disp_to_eval $(DEMO)/mean_depth.npy --json $(DEMO)/mean_depth.json
+	$(BIN)/python evaluate_pose.py --data_path $(STREET) --eval_split odom_12 --load_weights_folder $(WEIGHTS) --pose_scale 5.4 --eval_out_dir $(DEMO) --json $(DEMO)/odometry.json
+	$(BIN)/python tools/show_depth.py --data_path $(STREET) --dataset kitti_depth --eval_split sample --load_weights_folder $(WEIGHTS) --frame 80 --out $(DEMO)/result.png
+	@printf '\nheld-out drives, scored as KITTI is\n'
+	@$(BIN)/python tools/summary.py --depth "trained, median-scaled=$(DEMO)/median_scaled.json" "trained, in metres=$(DEMO)/metres.json" "mean training depth=$(DEMO)/mean_depth.json" --odometry $(DEMO)/odometry.json
+	@printf '\npictures  %s (depth), %s (trajectory)\n' $(DEMO)/result.png $(DEMO)/odom_12.png
+	@printf 'weights   %s\n' $(WEIGHTS)
+	@printf 'log       %s -m pip install tensorboard; %s --logdir %s\n' $(BIN)/python $(BIN)/tensorboard $(DEMO)/runs
 
-$(DEMO)/data/splits/test_files.txt: tools/make_sample.py | $(READY)
-	$(BIN)/python tools/make_sample.py $(DEMO)/data
+$(STREET)/splits/sample/test_files.txt: | $(READY)
+	$(BIN)/python tools/make_sample.py street $(STREET) --frames 16 16 16 16 16 16 16 16 16 16 30 135 --rotation 0.4
+
+# The same for rooms, by way of NYU Depth V2's labelled .mat; mono, for there is one camera.
+demo-nyuv2: $(READY) $(ROOM)/scenes.txt
+	$(BIN)/python train.py @experiments/demo_nyuv2.args --data_path $(ROOM) --split $(DEMO)/room/splits/sample --log_dir $(DEMO)/runs
+	$(BIN)/python export_gt_depth.py --dataset nyuv2 --data_path $(ROOM) --split $(DEMO)/room/splits/sample --overwrite
+	$(ROOM_DEPTH) --load_weights_folder $(ROOM_WEIGHTS) --json $(DEMO)/nyuv2.json
+	$(BIN)/python tools/mean_depth.py --dataset nyuv2 --data_path $(ROOM) --split $(DEMO)/room/splits/sample --out $(DEMO)/nyuv2_mean_depth.npy
+	$(ROOM_DEPTH) --ext_disp_to_eval $(DEMO)/nyuv2_mean_depth.npy --json $(DEMO)/nyuv2_mean_depth.json
+	$(BIN)/python tools/show_depth.py --data_path $(ROOM) --dataset nyuv2 --eval_split $(DEMO)/room/splits/sample --load_weights_folder $(ROOM_WEIGHTS) --frame 5 --out $(DEMO)/nyuv2.png
+	@printf '\nheld-out room, scored as NYUv2 is\n'
+	@$(BIN)/python tools/summary.py --depth "trained, median-scaled=$(DEMO)/nyuv2.json" "mean training depth=$(DEMO)/nyuv2_mean_depth.json"
+	@printf '\npicture   %s\nweights   %s\n' $(DEMO)/nyuv2.png $(ROOM_WEIGHTS)
+	@printf 'log       %s -m pip install tensorboard; %s --logdir %s\n' $(BIN)/python $(BIN)/tensorboard $(DEMO)/runs
+
+$(ROOM)/scenes.txt: $(DEMO)/room/splits/sample/test_files.txt
+	$(BIN)/python tools/prepare_nyuv2.py labelled $(DEMO)/room/nyu_depth_v2_labeled.mat $(ROOM)
+
+$(DEMO)/room/splits/sample/test_files.txt: | $(READY)
+	$(BIN)/python tools/make_sample.py room $(DEMO)/room --scenes 9 --frames 12
 
 lint: $(READY)
 	$(BIN)/ruff check .

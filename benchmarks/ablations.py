@@ -175,7 +175,7 @@ def train(data: Path, folder: Path, seed: int, steps: int, size: Size, flags: li
         "--intrinsics", "calib", "--weights_init", "scratch", "--model_name", folder.name,
         "--log_dir", folder.parent, "--seed", seed, "--num_epochs", epochs,
         "--batch_size", size.batch_size, "--height", size.height, "--width", size.width,
-        "--scheduler_step_size", max(1, epochs * 3 // 4), "--save_frequency", epochs,
+        "--learning_rate", 2e-4, "--scheduler_step_size", epochs, "--save_frequency", epochs,
         "--min_depth", NEAREST, "--num_workers", 1, *flags,
     ]  # fmt: skip
     environment = os.environ | ({"OMP_NUM_THREADS": "1"} if size.jobs > 1 else {})
@@ -204,8 +204,7 @@ def common_start(work: Path, size: Size) -> Path | None:
     if saved(folder) is None:
         if not (data / "splits/sample/test_files.txt").exists():
             make_street(data, START_FRAMES, 1, IMAGE_SIZE, seed=START_SEED)
-        flags = ["--use_stereo", "--learning_rate", 2e-4]
-        train(data, folder, 0, size.start_steps, size._replace(jobs=1), flags)
+        train(data, folder, 0, size.start_steps, size._replace(jobs=1), ["--use_stereo"])
     return saved(folder)
 
 
@@ -224,9 +223,8 @@ def run(
     """Train, unless that is done, and score."""
     folder = run_folder(work, name, seed)
     if saved(folder) is None:
-        flags = [*VARIANTS[name], "--learning_rate", 1e-4 if start else 2e-4]
-        flags += ["--load_weights_folder", start] if start else []
-        train(work / "data", folder, seed, size.steps, size, flags)
+        begin = ["--load_weights_folder", start] if start else []
+        train(work / "data", folder, seed, size.steps, size, [*VARIANTS[name], *begin])
     return score(work, saved(folder), truths)
 
 

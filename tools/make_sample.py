@@ -388,7 +388,10 @@ def add_setting(command: Any) -> None:
     command.add_argument("--seed", type=int, default=0, help="another world for each number")
     usual = Setting()
     command.add_argument(
-        "--rotation", type=float, default=usual.rotation, help="of the camera; 1 is usual, 0 little"
+        "--rotation",
+        type=float,
+        default=usual.rotation,
+        help="bends of the street, turns of the camera; 1: usual, 0: none",
     )
     command.add_argument(
         "--standing", type=float, default=usual.standing, help="share of the time it stands"

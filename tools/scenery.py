@@ -1,6 +1,7 @@
 """Made-up places and journeys through them: a street to drive along, a room to film."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,12 +13,14 @@ EYE_M = 1.65  # height of the camera over the road
 STEP_M = 0.8  # the camera's usual way from frame to frame
 LANE_M = 1.7  # from the middle of the road to that of a lane
 BEFORE_M, BEYOND_M = 30.0, 110.0  # how far the street goes on at its ends
+Beside = Callable[[float, float], np.ndarray]  # way along the road, metres to its right: a pose
 
 
 class Setting(NamedTuple):
     """What a place and journey have more or less of.
 
-    rotation:    of the camera: looking round, swaying, pitching and rolling; 1 is usual.
+    rotation:    how much the street winds, and the camera looks round, sways, pitches and rolls;
+                 1 is usual.
     moving_cars: every other one drives before the camera at its speed, the others come towards it.
     standing:    share of the time in which the camera stands.
     exposure:    by which factor brightness changes, 0.2 for about a fifth.
@@ -58,12 +61,12 @@ def place(x: float, y: float, z: float, yaw: float = 0.0) -> np.ndarray:
     return pose
 
 
-def box(pose: np.ndarray, size: tuple, colour: object, **looks: object) -> Thing:
+def box(pose: np.ndarray, size: tuple, colour: Any, **looks: Any) -> Thing:
     """A box of width, height and length that stands on the point of its pose."""
     return Thing(pose @ place(0, -size[1] / 2, 0), np.array(size) / 2, np.array(colour), **looks)
 
 
-def ball(pose: np.ndarray, size: tuple, colour: object, **looks: object) -> Thing:
+def ball(pose: np.ndarray, size: tuple, colour: Any, **looks: Any) -> Thing:
     """An ellipsoid of that size around the point of its pose."""
     return Thing(pose, np.array(size) / 2, np.array(colour), is_round=True, **looks)
 
@@ -96,7 +99,7 @@ def street(rng: np.random.Generator, frames: int, setting: Setting, device: torc
     way = journey(rng, frames, setting.standing)
     length = way[-1]
     road = Road(
-        np.array([6.0, 2.5, 0.7]) * rng.uniform(0.7, 1.2, 3),
+        setting.rotation * np.array([6.0, 2.5, 0.7]) * rng.uniform(0.7, 1.2, 3),
         2 * np.pi / (np.array([150.0, 85.0, 50.0]) * rng.uniform(0.8, 1.2, 3)),
         rng.uniform(0, 2 * np.pi, 3),
     )
@@ -183,7 +186,7 @@ def exposures(rng: np.random.Generator, frames: int, exposure: float) -> np.ndar
     return (1 + exposure) ** waves
 
 
-def row_of_houses(paint: Painter, beside: object, side: int, end: float) -> list[Thing]:
+def row_of_houses(paint: Painter, beside: Beside, side: int, end: float) -> list[Thing]:
     """Houses along one side of the road, some wall to wall."""
     houses = []
     z = -BEFORE_M
