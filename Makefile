@@ -56,7 +56,7 @@ $(ROOM)/scenes.txt: $(DEMO)/room/splits/sample/test_files.txt
 	$(BIN)/python tools/prepare_nyuv2.py labelled $(DEMO)/room/nyu_depth_v2_labeled.mat $(ROOM)
 
 $(DEMO)/room/splits/sample/test_files.txt: | $(READY)
-	$(BIN)/python tools/make_sample.py room $(DEMO)/room --scenes 9 --frames 12
+	$(BIN)/python tools/make_sample.py room $(DEMO)/room --scenes 10 --frames 12
 
 lint: $(READY)
 	$(BIN)/ruff check .

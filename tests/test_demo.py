@@ -11,7 +11,7 @@ from tools.scenery import Setting
 
 RECIPES = Path(__file__).parent.parent / "experiments"
 STREETS, SETTING = (16,) * 10 + (30, 135), Setting(rotation=0.4)  # as in the Makefile
-ROOMS = {"scenes": 9, "frames": 12}
+ROOMS = {"scenes": 10, "frames": 12}
 
 
 def metrics(path):

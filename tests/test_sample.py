@@ -362,7 +362,7 @@ def test_the_command_makes_png_streets_and_goes_on_with_its_own_only(monkeypatch
         (("street", "--rotation", "nan"), "--rotation nan: give 0 to 5"),
         (("street", "--size", "big"), "write width x height"),
         (("street", "--seed", -1), "--seed -1"),
-        (("room", "--scenes", 1), "--scenes 1: give 2 or more"),
+        (("room", "--scenes", 2), "--scenes 2: give 3 or more"),
         (("room", "--textureless", -1), "--textureless -1: give 0 to 1"),
         (("lake",), "invalid choice: 'lake'"),
     ],
@@ -379,11 +379,11 @@ def test_worlds_that_cannot_be_are_refused(monkeypatch, capsys, tmp_path, flags,
 def test_rooms_come_out_of_the_preparing_tool_as_they_went_in(monkeypatch, tmp_path):
     """The labelled file and the raw recordings, through tools/prepare_nyuv2.py."""
     made, labelled, raw = tmp_path / "made", tmp_path / "nyuv2", tmp_path / "raw"
-    make_sample.make_room(made, scenes=2, frames=4, raw_scenes=2)
+    make_sample.make_room(made, scenes=3, frames=3, raw_scenes=2)
     run(monkeypatch, "tools.prepare_nyuv2", "labelled", made / "nyu_depth_v2_labeled.mat", labelled)
     frames = [Frame("images", 1, "l")]
     data = NYUv2(labelled, frames, 0, 0, frame_ids=())
-    film = scenery.room(np.random.default_rng([0, 0]), 4, Setting(), CPU)
+    film = scenery.room(np.random.default_rng([0, 0]), 3, Setting(), CPU)
     K = make_sample.COLOUR_K
     _, truth, _ = render(film.world, film.poses[0], K, pixel_rays(K, 480, 640))
     np.testing.assert_allclose(data.ground_truth(0), truth, atol=6e-4)
@@ -392,10 +392,11 @@ def test_rooms_come_out_of_the_preparing_tool_as_they_went_in(monkeypatch, tmp_p
     there = measured > 0
     assert 0.6 < there.mean() < 0.999
     assert np.median(np.abs(measured[there] / truth[there] - 1)) < 0.01
-    names = ["room_0001"] * 4 + ["room_0002"] * 4
+    names = ["room_0001"] * 3 + ["room_0002"] * 3 + ["room_0003"] * 3
     assert (labelled / "scenes.txt").read_text().split()[1::2] == names
-    tests = read_split(made / "splits/sample/test_files.txt")
-    assert [frame.index for frame in tests] == [5, 6, 7, 8]
+    for part, expected in (("train", [1, 2, 3]), ("val", [4, 5, 6]), ("test", [7, 8, 9])):
+        lines = read_split(made / f"splits/sample/{part}_files.txt")
+        assert [frame.index for frame in lines] == expected
 
     run(monkeypatch, "tools.prepare_nyuv2", "raw", made / "raw", raw)
     frames = read_split(raw / "splits/nyuv2_raw/train_files.txt")

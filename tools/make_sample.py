@@ -340,15 +340,16 @@ def write_raw_scene(
 
 def make_room(
     out: Path,
-    scenes: int = 5,
-    frames: int = 14,
+    scenes: int = 6,
+    frames: int = 12,
     raw_scenes: int = 0,
     seed: int = 0,
     setting: Setting | None = None,
     num_workers: int = -1,
 ) -> None:
-    """Write `nyu_depth_v2_labeled.mat`, a room for each scene, and a split `sample` of it whose
-    last scene is the test; raw recordings of more rooms in `raw/`."""
+    """Write `nyu_depth_v2_labeled.mat`, a room for each scene, and a split `sample` of it that
+    validates on the last scene but one and tests on the last; raw recordings of more rooms in
+    `raw/`."""
     setting = setting or Setting()
     about = {"world": "room", "scenes": scenes, "frames": frames, "raw_scenes": raw_scenes}
     claim(out, about | {"seed": seed} | setting._asdict())
@@ -368,14 +369,11 @@ def make_room(
     write_labelled_mat(out / "nyu_depth_v2_labeled.mat", samples, names)
     for i, film in enumerate(films[scenes:], start=1):
         write_raw_scene(out / "raw" / f"room_{scenes + i:04d}", raw_frames(film))
-    train = (scenes - 1) * frames
-    lines = {
-        "train": (1, train),
-        "val": (train - frames + 1, train),
-        "test": (train + 1, train + frames),
-    }
-    for part, (first, last) in lines.items():
+    first = 1
+    for part, count in (("train", scenes - 2), ("val", 1), ("test", 1)):
+        last = first + count * frames - 1
         write_text(out / f"splits/sample/{part}_files.txt", [f"images {first}-{last} l"])
+        first = last + 1
 
 
 # The command --------------------------------------------------------------------------------------
@@ -444,7 +442,7 @@ def street_command(out: Path, **given: Any) -> None:
 
 def room_command(out: Path, **given: Any) -> None:
     setting = chosen_setting(given)
-    demand_counts({"scenes": 2, "frames": 3, "raw_scenes": 0, "seed": 0}, given)
+    demand_counts({"scenes": 3, "frames": 3, "raw_scenes": 0, "seed": 0}, given)
     make_room(out=out, setting=setting, **given)
     print(f"{given['scenes']} rooms in {out / 'nyu_depth_v2_labeled.mat'}, split in {out}/splits")
     if given["raw_scenes"]:
@@ -470,8 +468,13 @@ def main() -> None:
         "Rooms in the files of NYU Depth V2.", "room",
     )  # fmt: skip
     add_setting(one)
-    one.add_argument("--scenes", type=int, default=5, help="rooms; the last is the test's")
-    one.add_argument("--frames", type=int, default=14, help="of each room")
+    one.add_argument(
+        "--scenes",
+        type=int,
+        default=6,
+        help="rooms; the last is the test's, the one before it validates",
+    )
+    one.add_argument("--frames", type=int, default=12, help="of each room")
     one.add_argument("--raw_scenes", type=int, default=0, help="rooms as raw recordings")
     commands.run()
 

@@ -287,7 +287,7 @@ def furniture(paint: Painter, half: np.ndarray) -> list[Thing]:
 
 def stroll(rng: np.random.Generator, frames: int, half: np.ndarray, setting: Setting) -> np.ndarray:
     """Camera poses [F 4 4] on an ellipse round the room, looking across it."""
-    t = journey(rng, frames, setting.standing) * 0.06 / STEP_M  # radians of the ellipse
+    t = journey(rng, frames, setting.standing) * 0.03 / STEP_M  # radians of the ellipse
     phases = rng.uniform(0, 2 * np.pi, 5)
     angle = t + phases[0]
     sway = [
