@@ -6,9 +6,9 @@ The street has what each part of the method is for: cars that drive before the c
 and a camera that stands at times (auto-masking), poles, trees and parked cars that hide what is
 behind them (minimum reprojection), plain surfaces (full-resolution multi-scale). Every variant
 trains with several seeds and is scored on drives it has not seen, also on those parts alone. So
-that few steps tell something, all begin with the same weights, which were trained from scratch on
-mono + stereo in other streets, where nothing moves; --start_steps 0 begins from scratch instead.
-Runs that are done are kept, so that the command may be given again. It puts the table into
+that few steps tell something, all begin with the same weights, those of the demo, which were
+trained from scratch on mono + stereo in other streets, where nothing moves; --from_scratch begins
+without. Runs that are done are kept, so that the command may be given again. It puts the table into
 docs/ablations.md and draws its plots.
 """
 
@@ -57,13 +57,13 @@ VARIANTS = {
     "all, stereo": ("--frame_ids", "0", "--use_stereo"),
     "all, mono + stereo": ("--use_stereo",),
 }
-SETTING = Setting(moving_cars=5, standing=0.25, textureless=0.35)
+SETTING = Setting(rotation=0.4, moving_cars=5, standing=0.25, textureless=0.35)
 FRAMES, TEST_DRIVES = (60, 60, 60, 60, 60, 50, 50), 2
 IMAGE_SIZE = (416, 128)
 WORLD_SEED = 7
-START_FRAMES, START_SEED = (50, 50, 50, 8), 8  # of the streets that the common start has seen
 START = "common start"
-NEAREST = 0.5  # of the networks' depth range: 2.7 m, and depth begins where stereo can improve it
+START_FRAMES, START_SETTING = (16,) * 10 + (8,), Setting(rotation=0.4)  # as the demo's (Makefile)
+NEAREST = 0.5  # of the networks' depth range, as in experiments/demo.args
 FARTHEST_M = 80.0
 SAME_PLACE = 0.03  # depths that differ by a smaller share are of one place
 PARTS = ("everywhere", "moving cars", "hidden once", "plain")
@@ -71,10 +71,9 @@ BEGIN, END = "<!-- table: benchmarks/ablations.py -->", "<!-- end of table -->"
 
 
 class Size(NamedTuple):
-    """How much each run trains, after how much in common; `jobs` run at a time."""
+    """How much each run trains; `jobs` run at a time."""
 
     steps: int
-    start_steps: int
     batch_size: int
     height: int
     width: int
@@ -166,19 +165,13 @@ def scores(disps: list[np.ndarray], truths: list[Truth]) -> dict[str, float]:
     return result | {"metric": float(np.mean(metric))}
 
 
-def train(data: Path, folder: Path, seed: int, steps: int, size: Size, flags: list) -> None:
+def train(data: Path, folder: Path, jobs: int, flags: list) -> None:
     """One run in a process of its own, of one thread each where several run at a time."""
-    frames = read_split(data / "splits/sample/train_files.txt")
-    epochs = -(-steps // max(len(frames) // size.batch_size, 1))
     command = [
-        sys.executable, ROOT / "train.py", "--data_path", data, "--split", "sample",
-        "--intrinsics", "calib", "--weights_init", "scratch", "--model_name", folder.name,
-        "--log_dir", folder.parent, "--seed", seed, "--num_epochs", epochs,
-        "--batch_size", size.batch_size, "--height", size.height, "--width", size.width,
-        "--learning_rate", 2e-4, "--scheduler_step_size", epochs, "--save_frequency", epochs,
-        "--min_depth", NEAREST, "--num_workers", 1, *flags,
+        sys.executable, ROOT / "train.py", *flags, "--data_path", data, "--split", "sample",
+        "--log_dir", folder.parent, "--model_name", folder.name,
     ]  # fmt: skip
-    environment = os.environ | ({"OMP_NUM_THREADS": "1"} if size.jobs > 1 else {})
+    environment = os.environ | ({"OMP_NUM_THREADS": "1"} if jobs > 1 else {})
     with open(folder.with_suffix(".log"), "w") as log:
         done = subprocess.run(list(map(str, command)), stdout=log, stderr=log, env=environment)
     if done.returncode:
@@ -193,18 +186,17 @@ def run_folder(work: Path, name: str, seed: int) -> Path:
 
 def saved(folder: Path) -> Path | None:
     """The weights of a run, if it is done."""
-    return next((folder / "models").glob("weights_*"), None)
+    return max((folder / "models").glob("weights_*"), key=lambda p: p.stat().st_mtime, default=None)
 
 
-def common_start(work: Path, size: Size) -> Path | None:
-    """Weights that every run begins with."""
-    if size.start_steps == 0:
-        return None
+def common_start(work: Path) -> Path:
+    """Weights that every run begins with: those of the demo."""
     folder, data = run_folder(work, START, 0), work / "start"
     if saved(folder) is None:
         if not (data / "splits/sample/test_files.txt").exists():
-            make_street(data, START_FRAMES, 1, IMAGE_SIZE, seed=START_SEED)
-        train(data, folder, 0, size.start_steps, size._replace(jobs=1), ["--use_stereo"])
+            make_street(data, START_FRAMES, 1, IMAGE_SIZE, setting=START_SETTING)
+        recipe = [f"@{ROOT / 'experiments/demo.args'}", "--save_frequency", 1000]
+        train(data, folder, 1, recipe)
     return saved(folder)
 
 
@@ -223,8 +215,16 @@ def run(
     """Train, unless that is done, and score."""
     folder = run_folder(work, name, seed)
     if saved(folder) is None:
-        begin = ["--load_weights_folder", start] if start else []
-        train(work / "data", folder, seed, size.steps, size, [*VARIANTS[name], *begin])
+        frames = read_split(work / "data/splits/sample/train_files.txt")
+        epochs = -(-size.steps // max(len(frames) // size.batch_size, 1))
+        flags = [
+            "--intrinsics", "calib", "--weights_init", "scratch", "--seed", seed,
+            "--num_epochs", epochs, "--scheduler_step_size", epochs, "--save_frequency", epochs,
+            "--batch_size", size.batch_size, "--height", size.height, "--width", size.width,
+            "--min_depth", NEAREST, "--num_workers", 1, *VARIANTS[name],
+        ]  # fmt: skip
+        flags += ["--load_weights_folder", start] if start else ["--learning_rate", 2e-4]
+        train(work / "data", folder, size.jobs, flags)
     return score(work, saved(folder), truths)
 
 
@@ -275,7 +275,7 @@ def write(page: Path, results: dict[str, list[dict]], size: Size) -> None:
         raise UserError(f"{page}: has no lines '{BEGIN}' and '{END}' to put the table between")
     picture = page.with_suffix(".png")
     seeds = max(len(rows) for rows in results.values())
-    begin = f"after {size.start_steps} in common" if size.start_steps else "from scratch"
+    begin = "from the common start" if START in results else "from scratch"
     how = (
         f"{size.steps} steps of batch {size.batch_size} at {size.width}x{size.height} {begin}, "
         f"{seeds} seeds, on {pick_device()}"
@@ -290,16 +290,17 @@ def main() -> None:
     parser = OneLineParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for world and runs")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "ablations.md")
-    parser.add_argument("--steps", type=int, default=250, help="of each run, rounded up to epochs")
-    parser.add_argument("--start_steps", type=int, default=400, help="before them, in common")
+    parser.add_argument("--steps", type=int, default=130, help="of each run, rounded up to epochs")
+    parser.add_argument("--from_scratch", action="store_true", help="no common start")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--height", type=int, default=64)
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     arguments = parser.parse_args()
     size = Size(**{name: getattr(arguments, name) for name in Size._fields})
-    if min(size._replace(start_steps=1)) < 1 or size.start_steps < 0:
+    if min(size) < 1:
         raise UserError("--steps, --batch_size, --height, --width and --jobs must be 1 or more")
     demand_writable(arguments.out)
     data = arguments.work / "data"
@@ -307,8 +308,8 @@ def main() -> None:
         make_street(data, FRAMES, TEST_DRIVES, IMAGE_SIZE, seed=WORLD_SEED, setting=SETTING)
     truths = known_truth(data, read_split(data / "splits/sample/test_files.txt"))
     (arguments.work / "runs").mkdir(exist_ok=True)
-    start = common_start(arguments.work, size)
-    wanted = [(name, seed) for seed in arguments.seeds for name in VARIANTS]
+    start = None if arguments.from_scratch else common_start(arguments.work)
+    wanted = [(name, seed) for seed in arguments.seeds for name in arguments.variants]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         futures = {
             (name, seed): pool.submit(run, arguments.work, name, seed, size, start, truths)
@@ -321,7 +322,10 @@ def main() -> None:
             pool.shutdown(cancel_futures=True)
             raise
     results = {START: [score(arguments.work, start, truths)]} if start else {}
-    results |= {n: [futures[n, seed].result() for seed in arguments.seeds] for n in VARIANTS}
+    results |= {
+        name: [futures[name, seed].result() for seed in arguments.seeds]
+        for name in arguments.variants
+    }
     write(arguments.out, results, size)
     print(f"{table(results)}\n\nin {arguments.out}")
 

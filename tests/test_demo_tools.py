@@ -121,7 +121,7 @@ def test_the_table_goes_between_its_marks_and_leaves_the_rest(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     row = dict.fromkeys((*PARTS, "a1", "ratio", "metric"), 0.125)
-    size = Size(10, 0, 2, 64, 64, 1)
+    size = Size(10, 2, 64, 64, 1)
     results = {"baseline": [row, row], "all, stereo": [row]}
     for _ in range(2):
         ablations.write(page, results, size)
@@ -152,10 +152,9 @@ def test_ablations_run_from_end_to_end(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(ablations, "VARIANTS", {n: VARIANTS[n] for n in ("baseline", "all (mono)")})
     monkeypatch.setattr(ablations, "FRAMES", (10, 10, 8))
     monkeypatch.setattr(ablations, "TEST_DRIVES", 1)
-    monkeypatch.setattr(ablations, "START_FRAMES", (8, 8))
     page = tmp_path / "page.md"
-    flags = ("--work", tmp_path / "work", "--out", page, "--steps", 1, "--start_steps", 1,
+    flags = ("--work", tmp_path / "work", "--out", page, "--steps", 1, "--from_scratch",
              "--batch_size", 2, "--width", 64, "--seeds", 0, "--jobs", 2)  # fmt: skip
     for _ in range(2):  # the second time finds everything done
         run(monkeypatch, "benchmarks.ablations", *flags)
-    assert "| all (mono) |" in page.read_text() and "| common start |" in page.read_text()
+    assert "| all (mono) |" in page.read_text()

@@ -379,7 +379,7 @@ def test_worlds_that_cannot_be_are_refused(monkeypatch, capsys, tmp_path, flags,
 def test_rooms_come_out_of_the_preparing_tool_as_they_went_in(monkeypatch, tmp_path):
     """The labelled file and the raw recordings, through tools/prepare_nyuv2.py."""
     made, labelled, raw = tmp_path / "made", tmp_path / "nyuv2", tmp_path / "raw"
-    make_sample.make_room(made, scenes=3, frames=3, raw_scenes=2)
+    make_sample.make_room(made, scenes=3, frames=3)
     run(monkeypatch, "tools.prepare_nyuv2", "labelled", made / "nyu_depth_v2_labeled.mat", labelled)
     frames = [Frame("images", 1, "l")]
     data = NYUv2(labelled, frames, 0, 0, frame_ids=())
@@ -398,6 +398,9 @@ def test_rooms_come_out_of_the_preparing_tool_as_they_went_in(monkeypatch, tmp_p
         lines = read_split(made / f"splits/sample/{part}_files.txt")
         assert [frame.index for frame in lines] == expected
 
+    for i in (1, 2):
+        video = scenery.room(np.random.default_rng(i), 7, Setting(), CPU)
+        make_sample.write_raw_scene(made / f"raw/room_{i:04d}", make_sample.raw_frames(video))
     run(monkeypatch, "tools.prepare_nyuv2", "raw", made / "raw", raw)
     frames = read_split(raw / "splits/nyuv2_raw/train_files.txt")
     video = NYUv2Raw(raw, frames, 96, 128, (0, -1, 1), intrinsics="calib")

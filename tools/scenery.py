@@ -286,19 +286,22 @@ def furniture(paint: Painter, half: np.ndarray) -> list[Thing]:
 
 
 def stroll(rng: np.random.Generator, frames: int, half: np.ndarray, setting: Setting) -> np.ndarray:
-    """Camera poses [F 4 4] on an ellipse round the room, looking across it."""
+    """Camera poses [F 4 4] on an ellipse round the room, looking across it.
+
+    The camera moves more than it turns: turning alone shows no depth.
+    """
     t = journey(rng, frames, setting.standing) * 0.03 / STEP_M  # radians of the ellipse
     phases = rng.uniform(0, 2 * np.pi, 5)
-    angle = t + phases[0]
+    angle = phases[0] + t * rng.choice((-1, 1))
     sway = [
         np.sin(rate * t + phase)
         for rate, phase in zip((2.3, 3.1, 4.3, 3.7), phases[1:], strict=True)
     ]
     poses = np.tile(np.eye(4), (frames, 1, 1))
     spot = np.stack([(half[0] - 1.1) * np.sin(angle), (half[2] - 1.1) * np.cos(angle)], 1)
-    yaw = angle + np.pi + 0.25 * setting.rotation * sway[0]
-    pitch = -0.2 + 0.08 * setting.rotation * sway[1]
-    roll = 0.05 * setting.rotation * sway[2]
+    yaw = phases[0] + np.pi + 0.12 * setting.rotation * sway[0]
+    pitch = -0.2 + 0.05 * setting.rotation * sway[1]
+    roll = 0.03 * setting.rotation * sway[2]
     poses[:, :3, :3] = Rotation.from_euler("YXZ", np.stack([yaw, pitch, roll], 1)).as_matrix()
     poses[:, 0, 3], poses[:, 2, 3] = spot.T
     poses[:, 1, 3] = -1.45 + 0.1 * sway[3]
