@@ -32,8 +32,9 @@ from datasets import Frame, KITTIDepth, read_split  # noqa: E402
 from datasets.kitti import STEREO_SCALE  # noqa: E402
 from inference import predict_disparities  # noqa: E402
 from metrics import resized_depth  # noqa: E402
-from tools.make_sample import drive_name, make_street, nominal_K  # noqa: E402
+from tools.make_sample import make_street  # noqa: E402
 from tools.render import SKY, cast, pixel_rays  # noqa: E402
+from tools.sample_files import drive_name, nominal_K  # noqa: E402
 from tools.scenery import Setting, street  # noqa: E402
 from utils import (  # noqa: E402
     OneLineParser,

@@ -15,9 +15,9 @@ from datasets.kinect import (
     HEIGHT,
     WIDTH,
 )
-from tools import make_sample
-from tools.make_sample import DEPTH_IN_COLOUR
+from tools import sample_files
 from tools.nyuv2_mat import write_labelled_mat
+from tools.sample_files import DEPTH_IN_COLOUR
 
 WALL_M, BOARD_M = 3.0, 1.5
 BOARD = (-0.7, 0.1, -0.6, 0.6)  # left, right, top, bottom in metres
@@ -80,7 +80,7 @@ def write_raw_scene(folder, poses, seconds=None):
         )
         for where in poses
     )
-    make_sample.write_raw_scene(folder, frames, seconds)
+    sample_files.write_raw_scene(folder, frames, seconds)
 
 
 def labelled_samples(count):

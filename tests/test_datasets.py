@@ -16,7 +16,7 @@ from datasets.images import read_depth_image, read_image
 from datasets.kitti import METRES_PER_UNIT, read_poses
 from datasets.mono_dataset import resize_K
 from datasets.velodyne import project_scan, read_calibration, read_scan
-from tools.make_sample import VELODYNE_IN_CAMERA
+from tools.sample_files import VELODYNE_IN_CAMERA
 from utils import UserError
 
 DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"

@@ -15,9 +15,16 @@ from datasets import Frame, KITTIDepth, KITTIOdom, KITTIRaw, NYUv2, NYUv2Raw, re
 from datasets.kitti import read_poses
 from datasets.velodyne import read_calibration
 from layers import backproject, project, warp
-from tools import make_sample, scenery
-from tools.make_sample import BASELINE_M, EAST_NORTH_UP, VELODYNE_IN_CAMERA, drive_name, nominal_K
+from tools import sample_files, scenery
+from tools.make_sample import make_room
 from tools.render import SKY, Thing, cast, make_world, pixel_rays, pulse, render
+from tools.sample_files import (
+    BASELINE_M,
+    EAST_NORTH_UP,
+    VELODYNE_IN_CAMERA,
+    drive_name,
+    nominal_K,
+)
 from tools.scenery import EYE_M, LANE_M, Setting, place
 
 CPU = torch.device("cpu")
@@ -270,14 +277,14 @@ def test_scans_agree_with_true_depth(sample):
 
 
 def test_calibration_gives_the_camera_and_the_rig(sample):
-    rig = read_calibration(sample / make_sample.DATE / "calib_cam_to_cam.txt")
+    rig = read_calibration(sample / sample_files.DATE / "calib_cam_to_cam.txt")
     K = nominal_K(416, 128)
     for camera in range(4):
         P = rig[f"P_rect_{camera:02d}"].reshape(3, 4)
         np.testing.assert_allclose(P[:, :3], K)
         np.testing.assert_allclose(-P[0, 3] / K[0, 0], BASELINE_M * (camera % 2))
         assert rig[f"S_rect_{camera:02d}"].tolist() == [416, 128]
-    velo = read_calibration(sample / make_sample.DATE / "calib_velo_to_cam.txt")
+    velo = read_calibration(sample / sample_files.DATE / "calib_velo_to_cam.txt")
     np.testing.assert_allclose(velo["R"].reshape(3, 3), VELODYNE_IN_CAMERA[:3, :3])
     odometry = read_calibration(sample / "sequences/01/calib.txt")
     np.testing.assert_allclose(odometry["P2"], rig["P_rect_02"])
@@ -379,12 +386,12 @@ def test_worlds_that_cannot_be_are_refused(monkeypatch, capsys, tmp_path, flags,
 def test_rooms_come_out_of_the_preparing_tool_as_they_went_in(monkeypatch, tmp_path):
     """The labelled file and the raw recordings, through tools/prepare_nyuv2.py."""
     made, labelled, raw = tmp_path / "made", tmp_path / "nyuv2", tmp_path / "raw"
-    make_sample.make_room(made, scenes=3, frames=3)
+    make_room(made, scenes=3, frames=3)
     run(monkeypatch, "tools.prepare_nyuv2", "labelled", made / "nyu_depth_v2_labeled.mat", labelled)
     frames = [Frame("images", 1, "l")]
     data = NYUv2(labelled, frames, 0, 0, frame_ids=())
     film = scenery.room(np.random.default_rng([0, 0]), 3, Setting(), CPU)
-    K = make_sample.COLOUR_K
+    K = sample_files.COLOUR_K
     _, truth, _ = render(film.world, film.poses[0], K, pixel_rays(K, 480, 640))
     np.testing.assert_allclose(data.ground_truth(0), truth, atol=6e-4)
     data.depth_kind = "raw"
@@ -400,7 +407,7 @@ def test_rooms_come_out_of_the_preparing_tool_as_they_went_in(monkeypatch, tmp_p
 
     for i in (1, 2):
         video = scenery.room(np.random.default_rng(i), 7, Setting(), CPU)
-        make_sample.write_raw_scene(made / f"raw/room_{i:04d}", make_sample.raw_frames(video))
+        sample_files.write_raw_scene(made / f"raw/room_{i:04d}", sample_files.raw_frames(video))
     run(monkeypatch, "tools.prepare_nyuv2", "raw", made / "raw", raw)
     frames = read_split(raw / "splits/nyuv2_raw/train_files.txt")
     video = NYUv2Raw(raw, frames, 96, 128, (0, -1, 1), intrinsics="calib")
