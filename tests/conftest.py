@@ -33,7 +33,11 @@ def golden(name: str) -> dict:
 
 @pytest.fixture(autouse=True)
 def repeatable():
+    """The same random numbers and threads for every test, whatever commands ran before."""
     torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -307,7 +307,7 @@ def test_training_finds_the_same_camera_in_the_converted_tree(
 
 def test_jpegs_can_be_resized_too(monkeypatch, capsys, sample, tmp_path):
     convert(monkeypatch, sample, "--out", tmp_path / "out", "--size", "208x64")
-    assert "72 images converted" in capsys.readouterr().out
+    assert "144 images converted" in capsys.readouterr().out
     assert_alike(list(raw_dataset(sample)), list(raw_dataset(tmp_path / "out")), 6)
     png = tmp_path / "out" / DRIVE / "image_02" / "data" / "0000000003.jpg"
     assert np.asarray(read_image(png)).shape == (64, 208, 3)
@@ -428,9 +428,9 @@ def test_a_broken_calibration_stops_before_the_images(monkeypatch, capsys, odome
 def test_only_jpegs_and_another_folder_is_an_error(monkeypatch, capsys, sample, tmp_path):
     line = fails(monkeypatch, capsys, TOOL, "convert", "--data_path", sample,
                  "--out", tmp_path / "out")  # fmt: skip
-    assert "72 images are JPEG already" in line
+    assert "144 images are JPEG already" in line
     convert(monkeypatch, sample)
-    assert "nothing to do: all 72 images" in capsys.readouterr().out
+    assert "nothing to do: all 144 images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -33,14 +33,6 @@ K = nominal_K(WIDTH, HEIGHT)
 RAYS = pixel_rays(K, HEIGHT, WIDTH)
 
 
-@pytest.fixture(autouse=True)
-def threads():
-    """The command takes one for itself."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 def film(frames=12, seed=0, **setting):
     return scenery.street(np.random.default_rng(seed), frames, Setting(**setting), CPU)
 
