@@ -33,7 +33,8 @@ from datasets.kitti import STEREO_SCALE  # noqa: E402
 from inference import predict_disparities  # noqa: E402
 from metrics import resized_depth  # noqa: E402
 from tools.make_sample import make_street  # noqa: E402
-from tools.render import SKY, cast, pixel_rays  # noqa: E402
+from tools.prepared import claim  # noqa: E402
+from tools.render import SKY, look, pixel_rays  # noqa: E402
 from tools.sample_files import drive_name, nominal_K  # noqa: E402
 from tools.scenery import Setting, street  # noqa: E402
 from utils import (  # noqa: E402
@@ -104,10 +105,8 @@ def known_truth(data: Path, frames: list[Frame]) -> list[Truth]:
             films[number] = street(rng, FRAMES[number - 1], SETTING, torch.device("cpu"))
         film = films[number]
         pose = film.poses[frame.index]
-        turned = torch.tensor(rays.transpose(1, 0, 2).reshape(-1, 3) @ pose[:3, :3].T).float()
         world = film.at(frame.index)
-        thing = cast(world, torch.tensor(pose[:3, 3]).float(), turned).thing
-        thing = thing.view(width, height).T.numpy()
+        _, thing = look(world, pose, rays)
         depth_m = depths.ground_truth(i)
         counts = (depth_m > 0) & (depth_m < FARTHEST_M)
         moving = np.isin(thing, film.movers)
@@ -256,8 +255,8 @@ def draw(path: Path, results: dict[str, list[dict]]) -> None:
     for axes, part in zip(figure.subplots(1, len(PARTS), sharey=True), PARTS, strict=True):
         for y, name in enumerate(names):
             values = [row[part] for row in results[name]]
-            colour = "tab:red" if name.startswith("baseline") else "tab:blue"
-            colour = {"stereo" in name: "tab:green", name == START: "0.4"}.get(True, colour)
+            kinds = {"common": "0.4", "baseline": "tab:red", "all,": "tab:green"}
+            colour = kinds.get(name.split()[0], "tab:blue")
             axes.plot(values, [y] * len(values), "o", color=colour, alpha=0.6, markersize=5)
             axes.plot([np.mean(values)] * 2, [y - 0.3, y + 0.3], color=colour, linewidth=2)
         axes.set(title=f"abs_rel {part}", yticks=range(len(names)), yticklabels=names)
@@ -304,6 +303,8 @@ def main() -> None:
     if min(size) < 1:
         raise UserError("--steps, --batch_size, --height, --width and --jobs must be 1 or more")
     demand_writable(arguments.out)
+    how = size._replace(jobs=1)._asdict() | {"from_scratch": arguments.from_scratch}
+    claim(arguments.work, how)  # runs of another kind are not taken for these
     data = arguments.work / "data"
     if not (data / "splits/sample/test_files.txt").exists():
         make_street(data, FRAMES, TEST_DRIVES, IMAGE_SIZE, seed=WORLD_SEED, setting=SETTING)

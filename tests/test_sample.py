@@ -25,7 +25,7 @@ from tools.sample_files import (
     drive_name,
     nominal_K,
 )
-from tools.scenery import EYE_M, LANE_M, Setting, place
+from tools.scenery import EYE_M, Setting, place
 
 CPU = torch.device("cpu")
 WIDTH, HEIGHT = 320, 96
@@ -412,4 +412,3 @@ def test_rooms_are_filmed_from_inside():
     for i in range(0, 40, 8):
         _, depth, _ = render(film.at(i), film.poses[i], K, pixel_rays(K, 120, 160))
         assert np.isfinite(depth).all() and 0.3 < np.median(depth) < 9
-    assert LANE_M < 2

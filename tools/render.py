@@ -316,6 +316,15 @@ def pixel_rays(
     return np.stack([u, v, np.ones_like(u)], 2) @ np.linalg.inv(K).T
 
 
+def look(world: World, pose: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Depth and thing [H W] of `render` alone."""
+    height, width, _ = rays.shape
+    turned = torch.tensor(rays.transpose(1, 0, 2).reshape(-1, 3) @ pose[:3, :3].T).to(world.into)
+    hit = cast(world, torch.tensor(pose[:3, 3]).to(world.into), turned)
+    depth, thing = (part.view(width, height).T.cpu().numpy() for part in hit[:2])
+    return depth, thing
+
+
 def render(
     world: World, pose: np.ndarray, K: np.ndarray, rays: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

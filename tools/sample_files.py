@@ -27,7 +27,7 @@ from datasets.kinect import (
     register,
 )
 from datasets.kitti import METRES_PER_UNIT
-from tools.render import cast, pixel_rays, render
+from tools.render import cast, look, pixel_rays, render
 from tools.scenery import Film
 from utils import atomic_write, count_workers
 
@@ -112,7 +112,10 @@ def write_moment(out: Path, number: int, film: Film, frame: int, K: np.ndarray, 
 
 
 def oxts(poses: np.ndarray) -> np.ndarray:
-    """What the navigation system, which sits at the scanner, notes at each pose [N 4 4]: [N 30]."""
+    """What the navigation system, which sits at the scanner, notes at each pose [N 4 4]: [N 30].
+
+    There must be two poses or more.
+    """
     places = poses @ VELODYNE_IN_CAMERA
     enu = places[:, :3, 3] @ EAST_NORTH_UP.T
     scale = np.cos(np.radians(HOME_DEG[0]))
@@ -123,12 +126,12 @@ def oxts(poses: np.ndarray) -> np.ndarray:
     yaw, pitch, roll = turn.as_euler("ZYX").T
 
     def rate(values: np.ndarray) -> np.ndarray:
-        return np.gradient(values, FRAME_S, axis=0) if len(values) > 1 else 0 * values
+        return np.gradient(values, FRAME_S, axis=0)
 
     velocity = rate(enu)
     acceleration = turn.inv().apply(rate(velocity))
     steps = (turn[:-1].inv() * turn[1:]).as_rotvec() / FRAME_S
-    spin = np.concatenate([steps, steps[-1:]]) if len(steps) else 0 * enu
+    spin = np.concatenate([steps, steps[-1:]])
     own = turn.inv().apply(velocity)
     notes = np.zeros((len(poses), 30))
     notes[:, :3] = np.stack([latitude, longitude, enu[:, 2]], 1)
@@ -210,10 +213,7 @@ def readings(depth_m: np.ndarray) -> np.ndarray:
 def sensor_depth(film: Film, frame: int) -> np.ndarray:
     """Depth [480 640] in metres as the Kinect's depth camera sees it."""
     rays = pixel_rays(DEPTH_K, HEIGHT, WIDTH, DEPTH_DISTORTION)
-    world, pose = film.at(frame), film.poses[frame] @ DEPTH_IN_COLOUR
-    turned = torch.tensor(rays.transpose(1, 0, 2).reshape(-1, 3) @ pose[:3, :3].T).to(world.into)
-    distance = cast(world, torch.tensor(pose[:3, 3]).to(world.into), turned).distance
-    return distance.view(WIDTH, HEIGHT).T.cpu().numpy()
+    return look(film.at(frame), film.poses[frame] @ DEPTH_IN_COLOUR, rays)[0]
 
 
 def labelled_samples(

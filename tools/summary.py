@@ -29,7 +29,7 @@ def read_result(path: Path, wanted: str) -> dict[str, Any]:
 
 
 def depth_table(results: dict[str, dict[str, Any]]) -> str:
-    """A row of metrics for each result; the one of its images' median ratios, if it was scaled."""
+    """A row of metrics for each result, under its name."""
     names = list(dict.fromkeys(name for r in results.values() for name in r["metrics"]))
     width = max(map(len, results))
     lines = [f"{'depth':<{width}} " + "".join(f"{name:>10}" for name in names)]
