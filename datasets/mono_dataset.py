@@ -11,12 +11,12 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
-from torchvision.transforms import v2
 
 from metrics import Crop, Protocol
 from utils import UserError
 
-from .images import read_image
+from .images import read_image, resize_fast
+from .jitter import ColorJitter
 from .splits import Frame
 
 OTHER_SIDE = {"l": "r", "r": "l"}
@@ -37,6 +37,7 @@ class MonoDataset(Dataset):
         use_stereo: add the other camera's image of the same moment as the last frame.
         augment: flip (half of the samples) and jitter colours (half of the samples).
         png: take PNG files only; otherwise JPEG or PNG, whichever is there.
+        fast_resize: by `resize_fast` instead of the filter that published results are scored with.
         intrinsics: the data set's `nominal` camera, or the `calib` files of each recording.
         with_depth: add the ground truth where there is a file for it.
         input_crop: (height, width) of an image -> rows and columns of it that become the input.
@@ -64,6 +65,7 @@ class MonoDataset(Dataset):
         use_stereo: bool = False,
         augment: bool = False,
         png: bool = False,
+        fast_resize: bool = False,
         intrinsics: Intrinsics = "nominal",
         with_depth: bool = False,
         input_crop: Crop | None = None,
@@ -77,7 +79,8 @@ class MonoDataset(Dataset):
         self.intrinsics = intrinsics
         self.with_depth = with_depth
         self.input_crop = input_crop or self.input_crop
-        self.jitter = v2.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1)
+        self.fast_resize = fast_resize
+        self.jitter = ColorJitter(brightness=0.2, contrast=0.2, saturation=0.2, hue=0.1)
         self._listings: dict[Path, frozenset[str]] = {}
         self._cameras: dict[Frame, Tensor] = {}
         self.demand_data(self.data_path)
@@ -232,18 +235,16 @@ class MonoDataset(Dataset):
         if path is None:
             raise UserError(f"{self.image_stem(frame)}: the image has gone since the start")
         image = read_image(path)
-        try:
-            resized = self.resize(image)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
-        return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
-
-    def resize(self, image: Image.Image) -> Image.Image:
-        """To the network's input size, by the antialiasing filter published results used."""
         if self.input_crop is not None:
-            rows, columns = self.input_crop(image.height, image.width)
+            try:
+                rows, columns = self.input_crop(image.height, image.width)
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from None
             image = image.crop((columns.start, rows.start, columns.stop, rows.stop))
-        return image.resize((self.width, self.height), Image.Resampling.LANCZOS)
+        if self.fast_resize:
+            return resize_fast(image, self.width, self.height)
+        resized = image.resize((self.width, self.height), Image.Resampling.LANCZOS)
+        return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
 
     def _recording(self, frame: Frame) -> Frame:
         """The key under which a frame's camera is kept."""

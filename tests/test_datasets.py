@@ -2,6 +2,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage.color import hsv2rgb, rgb2hsv
+from skimage.metrics import peak_signal_noise_ratio
+from torchvision.transforms.functional import (
+    adjust_brightness,
+    adjust_contrast,
+    adjust_saturation,
+)
 
 from datasets import (
     Frame,
@@ -10,9 +17,11 @@ from datasets import (
     KITTIOdom,
     KITTIRaw,
     collate,
+    jitter,
     write_ground_truth,
 )
-from datasets.images import read_depth_image, read_image
+from datasets.images import read_depth_image, read_image, resize_fast
+from datasets.jitter import ColorJitter
 from datasets.kitti import METRES_PER_UNIT, read_poses
 from datasets.mono_dataset import resize_K
 from datasets.velodyne import project_scan, read_calibration, read_scan
@@ -94,10 +103,70 @@ def test_jitter_is_one_for_all_frames_and_only_the_networks_see_it(sample):
 
 
 def test_jitter_has_the_published_ranges(sample):
-    jitter = dataset(sample).jitter
-    for name in ("brightness", "contrast", "saturation"):
-        assert tuple(getattr(jitter, name)) == pytest.approx((0.8, 1.2))
-    assert tuple(jitter.hue) == pytest.approx((-0.1, 0.1))
+    ranges = [(low, high) for _, low, high in dataset(sample).jitter.steps]
+    np.testing.assert_allclose(ranges, [(0.8, 1.2)] * 3 + [(-0.1, 0.1)])
+
+
+def test_jitter_draws_factors_from_its_ranges_in_any_order():
+    seen, orders = {}, set()
+
+    def noting(name):
+        def note(frames, factor):
+            order.append(name)
+            seen.setdefault(name, []).append(factor)
+            return frames
+
+        return note
+
+    jitter = ColorJitter(0.2, 0.2, 0.2, 0.1)
+    jitter.steps = [(noting(i), low, high) for i, (_, low, high) in enumerate(jitter.steps)]
+    for _ in range(300):
+        order = []
+        jitter(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))
+        orders.add(tuple(order))
+    assert len(orders) == 24
+    for i, (low, high) in enumerate([(0.8, 1.2)] * 3 + [(-0.1, 0.1)]):
+        assert low <= min(seen[i]) < low + 0.02 and high - 0.02 < max(seen[i]) <= high
+
+
+@pytest.mark.parametrize(
+    "ours, theirs, factors",
+    [
+        (jitter.adjust_brightness, adjust_brightness, (0.8, 1.0, 1.2)),
+        (jitter.adjust_contrast, adjust_contrast, (0.8, 1.0, 1.2)),
+        (jitter.adjust_saturation, adjust_saturation, (0.8, 1.0, 1.2)),
+    ],
+)
+def test_jitter_steps_are_torchvisions(ours, theirs, factors):
+    images = [Image.fromarray(array) for array in smooth_colours()]
+    for factor in factors:
+        expected = np.stack([np.asarray(theirs(image, factor)) for image in images])
+        got = ours(smooth_colours(), factor)
+        assert np.abs(got.astype(int) - expected).max() <= 1  # Pillow cuts where we round
+
+
+@pytest.mark.parametrize("turn", [-0.1, -0.03, 0.0, 0.07, 0.1])
+def test_hues_turn_as_in_real_numbers(turn):
+    """8-bit hues are coarse, so single colours are off by up to a step of the circle."""
+    hsv = rgb2hsv(smooth_colours())
+    hsv[..., 0] = (hsv[..., 0] + turn) % 1
+    difference = np.abs(jitter.adjust_hue(smooth_colours(), turn) - 255 * hsv2rgb(hsv))
+    assert difference.mean() < 1.5 and difference.max() < 15
+
+
+def smooth_colours():
+    """Two images of all kinds of colours, uint8 [2 60 80 3]."""
+    coarse = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 3)).astype(np.uint8)
+    return np.stack([np.asarray(Image.fromarray(c).resize((80, 60), 3)) for c in coarse])
+
+
+def test_the_fast_resize_of_training_is_close_to_lanczos(sample):
+    slow, fast = (dataset(sample, fast_resize=fast)[0]["color"] for fast in (False, True))
+    assert not torch.equal(slow, fast)
+    assert peak_signal_noise_ratio(slow.numpy(), fast.numpy()) > 40
+    image = Image.open(image_file(sample, 3))
+    same = resize_fast(image, *image.size)
+    np.testing.assert_array_equal(same.permute(1, 2, 0), np.asarray(image))
 
 
 def test_batches_stack_tensors_and_list_ground_truth(sample):
