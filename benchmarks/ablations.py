@@ -266,13 +266,23 @@ def draw(path: Path, results: dict[str, list[dict]]) -> None:
         figure.savefig(file, format="png", dpi=110)
 
 
+def put_between(page: Path, begin: str, end: str, body: str) -> None:
+    """Replace what a page has between two marks; a page that is missing is made.
+
+    Raises:
+        UserError: the page lacks the marks.
+    """
+    text = page.read_text(encoding="utf-8") if page.exists() else f"{begin}\n{end}\n"
+    before, mark, rest = text.partition(begin)
+    _, other_mark, after = rest.partition(end)
+    if not (mark and other_mark):
+        raise UserError(f"{page}: has no lines '{begin}' and '{end}' to put the table between")
+    with atomic_write(page, "w") as file:
+        file.write(f"{before}{begin}\n{body}\n{end}{after}")
+
+
 def write(page: Path, results: dict[str, list[dict]], size: Size) -> None:
     """Put the table between its marks in a page, which is made if missing, and the plot beside."""
-    text = page.read_text(encoding="utf-8") if page.exists() else f"{BEGIN}\n{END}\n"
-    before, mark, rest = text.partition(BEGIN)
-    _, other_mark, after = rest.partition(END)
-    if not (mark and other_mark):
-        raise UserError(f"{page}: has no lines '{BEGIN}' and '{END}' to put the table between")
     picture = page.with_suffix(".png")
     seeds = max(len(rows) for rows in results.values())
     begin = "from the common start" if START in results else "from scratch"
@@ -280,10 +290,9 @@ def write(page: Path, results: dict[str, list[dict]], size: Size) -> None:
         f"{size.steps} steps of batch {size.batch_size} at {size.width}x{size.height} {begin}, "
         f"{seeds} seeds, on {pick_device()}"
     )
-    body = f"{BEGIN}\n{how}:\n\n{table(results)}\n\n![plots of the table]({picture.name})\n{END}"
     draw(picture, results)
-    with atomic_write(page, "w") as file:
-        file.write(before + body + after)
+    body = f"{how}:\n\n{table(results)}\n\n![plots of the table]({picture.name})"
+    put_between(page, BEGIN, END, body)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scripts import fails, run
 
-from benchmarks import ablations
+from benchmarks import ablations, objective
 from benchmarks.ablations import BEGIN, END, PARTS, VARIANTS, Size, Truth
 from metrics import resized_depth
 from options import TrainOptions, parse
@@ -158,3 +158,23 @@ def test_ablations_run_from_end_to_end(monkeypatch, capsys, tmp_path):
     for _ in range(2):  # the second time finds everything done
         run(monkeypatch, "benchmarks.ablations", *flags)
     assert "| all (mono) |" in page.read_text()
+
+
+def test_the_minimum_finds_what_one_neighbour_does_not_see(monkeypatch, capsys, tmp_path):
+    """And auto-masking leaves out the cars that keep their distance."""
+    for name, value in (("STREETS", 1), ("FRAMES", 12), ("EVERY", 6)):
+        monkeypatch.setattr(objective, name, value)
+    page = tmp_path / "page.md"
+    run(monkeypatch, "benchmarks.objective", "--seeds", 0, "--out", page)
+    printed = capsys.readouterr().out
+    assert page.read_text().startswith(objective.BEGIN) and "one neighbour" in page.read_text()
+
+    def figures(words):
+        row = next(line for line in printed.splitlines() if words in line)
+        return [float(cell) for cell in row.split("|")[2:-1]]
+
+    mean, minimum = figures("one neighbour does not see it")
+    assert minimum < 0.5 * mean
+    mean, minimum = figures("both neighbours see it")
+    assert minimum < 1.2 * mean < 0.15
+    assert figures("keep their distance")[0] > 0.6 and figures("stands still")[0] < 0.1
