@@ -34,7 +34,9 @@ class DepthModel(NamedTuple):
 def save_weights(folder: Path, model: Monodepth, height: int, width: int, use_stereo: bool) -> None:
     """Write every network of a model, each file atomically."""
     for name, network in model.named_children():
-        state = {key: value.detach().cpu() for key, value in network.state_dict().items()}
+        state = {
+            key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()
+        }
         if name == "encoder":
             state |= {"height": height, "width": width, "use_stereo": use_stereo}
         save(folder / f"{name}.pth", state)

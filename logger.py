@@ -21,11 +21,16 @@ PICTURES = 4  # samples of a batch that are shown
 class Progress:
     """A bar over all steps of a training, with loss, speed, and the share of time without data."""
 
-    def __init__(self, steps: int, batch_size: int):
+    def __init__(self, steps: int, batch_size: int, shown: bool = True):
         slow = not sys.stderr.isatty()  # a log file gets a line every half minute
         self._bar = tqdm(
-            total=steps, unit="step", dynamic_ncols=True, mininterval=30 if slow else 0.2
+            total=steps,
+            unit="step",
+            dynamic_ncols=True,
+            mininterval=30 if slow else 0.2,
+            disable=not shown,
         )
+        self._steps = 0
         self._batch_size = batch_size
         self._start = self._last = time.perf_counter()
         self._waited = self._worked = 0.0
@@ -36,11 +41,16 @@ class Progress:
         self._waited += now - self._last
         self._last = now
 
-    def step(self, epoch: int, loss: float) -> None:
-        """A step is done."""
+    def working_ended(self) -> None:
+        """The batch has been made use of."""
         now = time.perf_counter()
         self._worked += now - self._last
         self._last = now
+
+    def step(self, epoch: int, loss: float) -> None:
+        """A step is done; the loss is that of the one before."""
+        self.working_ended()
+        self._steps += 1
         self._bar.set_description(f"epoch {epoch + 1}", refresh=False)
         self._bar.update(1)
         self._bar.set_postfix(
@@ -62,7 +72,7 @@ class Progress:
 
     @property
     def samples_per_second(self) -> float:
-        return self._bar.n * self._batch_size / max(self._waited + self._worked, 1e-9)
+        return self._steps * self._batch_size / max(self._waited + self._worked, 1e-9)
 
     @property
     def waiting_share(self) -> float:
@@ -70,22 +80,27 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Print a line without tearing the bar."""
-        self._bar.write(line, file=sys.stdout)
-        sys.stdout.flush()
+        if not self._bar.disable:
+            self._bar.write(line, file=sys.stdout)
+            sys.stdout.flush()
 
     def close(self) -> None:
         self._bar.close()
 
 
 class Logger:
-    """TensorBoard files in `folder`/train and `folder`/val."""
+    """TensorBoard files in `folder`/train and `folder`/val; without a folder, none."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path | None):
         self._writers = {
-            mode: SummaryWriter(str(folder / mode), flush_secs=30) for mode in ("train", "val")
+            mode: SummaryWriter(str(folder / mode), flush_secs=30)
+            for mode in ("train", "val")
+            if folder is not None
         }
 
     def scalars(self, mode: str, values: dict[str, float], step: int) -> None:
+        if mode not in self._writers:
+            return
         for name, value in values.items():
             self._writers[mode].add_scalar(name, value, step)
 
@@ -100,7 +115,9 @@ class Logger:
         step: int,
     ) -> None:
         """Inputs and, for each scale, reconstructions, disparity, masks of a few samples."""
-        writer = self._writers[mode]
+        writer = self._writers.get(mode)
+        if writer is None:
+            return
         for j in range(min(PICTURES, len(color))):
 
             def add(name: str, image: Tensor | ndarray, j: int = j) -> None:

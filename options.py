@@ -191,6 +191,7 @@ class OptimOptions(Options):
     """optimisation"""
 
     batch_size: int = flag(12, "samples per step")
+    accumulate_grad: int = flag(1, "passes of --batch_size whose gradients make one step")
     learning_rate: float = flag(1e-4, "of Adam")
     num_epochs: int = flag(20, "passes over the training split")
     scheduler_step_size: tuple[int, ...] = flag(
@@ -207,7 +208,7 @@ class OptimOptions(Options):
     )
 
     def check(self) -> None:
-        self._demand_positive("batch_size", "learning_rate", "num_epochs")
+        self._demand_positive("batch_size", "accumulate_grad", "learning_rate", "num_epochs")
         steps = self.scheduler_step_size
         self._demand(
             0 < steps[0] and list(steps) == sorted(set(steps)),
@@ -235,6 +236,17 @@ class RuntimeOptions(WorkersOptions):
 
 
 @dataclasses.dataclass(frozen=True)
+class SpeedOptions(Options):
+    """speed (geometry and loss are always fp32)"""
+
+    precision: Literal["fp32", "bf16", "fp16"] = flag("fp32", "of the networks; fp16 needs a GPU")
+    compile: bool = flag(False, "compile networks and loss: some minutes at the start, then faster")
+    sync_batchnorm: bool = flag(
+        False, "batch-norm statistics over all processes of torchrun (needs GPUs)"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class LogOptions(Options):
     """files and log"""
 
@@ -257,6 +269,7 @@ class LogOptions(Options):
 class TrainOptions(
     LogOptions,
     RuntimeOptions,
+    SpeedOptions,
     OptimOptions,
     LossOptions,
     DepthRangeOptions,

@@ -9,6 +9,7 @@ setup(
     packages=["networks", "datasets"],
     py_modules=[
         "checkpoint",
+        "distributed",
         "inference",
         "layers",
         "logger",
@@ -16,6 +17,7 @@ setup(
         "metrics",
         "options",
         "released",
+        "speed",
         "trainer",
         "trajectory",
         "utils",

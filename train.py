@@ -1,5 +1,6 @@
 """Train depth and pose networks. `python train.py -h` lists the flags."""
 
+from distributed import joined
 from options import TrainOptions, describe, parse
 from trainer import Trainer
 from utils import run_script
@@ -7,8 +8,9 @@ from utils import run_script
 
 def main() -> None:
     options = parse(TrainOptions)
-    print(describe(options))
-    Trainer(options).train()
+    with joined(options.no_cuda) as team:
+        team.say(describe(options))
+        Trainer(options, team).train()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """The training loop."""
 
+import contextlib
 import json
 import math
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,18 @@ import numpy as np
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 import checkpoint
 from datasets import DATASETS, MonoDataset, collate, read_split, split_folder
+from distributed import EpochSampler, Team
 from layers import disp_to_depth
 from logger import Logger, Progress
 from losses import LossTerms, SelfSupervisedLoss
 from metrics import DepthScore, score_depth, summarise
 from networks import Monodepth, Prediction
 from options import TrainOptions, to_json
+from speed import Speed
 from utils import UserError, atomic_write, count_workers, pick_device, seed_everything
 
 
@@ -55,7 +59,7 @@ def build_loss(options: TrainOptions) -> SelfSupervisedLoss:
 
 
 def build_dataset(options: TrainOptions, part: str) -> MonoDataset:
-    """The `train` or `val` part of the split; only `train` is augmented, only `val` has depth."""
+    """The `train` part of the split, augmented, or `val`, with depth and resized as scored."""
     kind = DATASETS[options.dataset]
     kind.demand_data(options.data_path)
     own = {"neighbours": options.nyuv2_neighbours} if options.dataset == "nyuv2" else {}
@@ -74,6 +78,7 @@ def build_dataset(options: TrainOptions, part: str) -> MonoDataset:
         use_stereo=options.use_stereo,
         augment=part == "train",
         png=options.png,
+        fast_resize=part == "train",
         intrinsics=options.intrinsics,
         with_depth=part == "val",
         **own,
@@ -92,28 +97,34 @@ def build_scheduler(
 class Trainer:
     """Everything a training needs, set up and checked; `train` runs it.
 
+    Args:
+        team: the processes that train this model together; each has a `Trainer` of its own.
+
     Raises:
         UserError: data or weights that are missing or do not fit, before anything is written.
     """
 
-    def __init__(self, options: TrainOptions):
+    def __init__(self, options: TrainOptions, team: Team | None = None):
         self.options = options
-        self.device = pick_device(options.no_cuda)
+        self.team = team = team or Team(pick_device(options.no_cuda))
+        self.device = team.device
+        self.speed = Speed(self.device, options.precision, options.compile)
+        if options.sync_batchnorm and (team.size == 1 or self.device.type != "cuda"):
+            raise UserError("--sync_batchnorm needs several processes of torchrun, each with a GPU")
         seed_everything(options.seed)
         self.folder = options.log_dir.expanduser() / options.model_name
 
         train, val = build_dataset(options, "train"), build_dataset(options, "val")
         for part, data in (("train", train), ("val", val)):
-            print(f"{part}: {len(data)} samples of split {options.split}")
+            team.say(f"{part}: {len(data)} samples of split {options.split}")
             if data.left_out:
-                print(f"  {data.left_out}")
+                team.say(f"  {data.left_out}")
         val.try_ground_truth()
-        if len(train) < options.batch_size:
-            raise UserError(
-                f"the training split has {len(train)} usable samples, fewer than --batch_size "
-                f"{options.batch_size}: give a smaller one"
-            )
-        workers = count_workers(options.num_workers)
+        self.sampler = EpochSampler(
+            len(train), options.batch_size, options.accumulate_grad, options.seed, team
+        )
+        self.protocol = val.protocol
+        workers = count_workers(options.num_workers, team.size_here)
         loader = partial(
             DataLoader,
             batch_size=options.batch_size,
@@ -122,30 +133,43 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
             persistent_workers=workers > 0,
         )
-        self.train_loader = loader(train, shuffle=True, drop_last=True)
-        self.val_loader = loader(val)
+        self.train_loader = loader(train, sampler=self.sampler)
+        self.val_loader = loader(Subset(val, range(team.rank, len(val), team.size)))
 
-        self.model = build_model(options).to(self.device)
+        self.model = build_model(options)
         self.loss = build_loss(options)
-        # All parameters, in the order of the children, so that adam.pth fits whatever is frozen.
-        self.optimizer = torch.optim.Adam(self.model.parameters(), options.learning_rate)
         if options.loaded:
-            self._load(options.load_weights_folder)
+            checkpoint.load_weights(options.load_weights_folder, self.model, options.loaded)
+            team.say(f"loaded {' '.join(options.loaded)} from {options.load_weights_folder}")
         for name in options.freeze:
             self.model.get_submodule(name).requires_grad_(False)
+        if options.sync_batchnorm:
+            torch.nn.SyncBatchNorm.convert_sync_batchnorm(self.model)
+        self.network = self.speed.prepare(self.model, self.loss, team)
+        # All parameters, in the order of the children, so that adam.pth fits whatever is frozen.
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), options.learning_rate, fused=True
+        )
+        if options.loaded:
+            self._load_moments(options.load_weights_folder / "adam.pth")
         self.scheduler = build_scheduler(self.optimizer, options.scheduler_step_size)
         self.step = 0
+        seed_everything(options.seed + team.rank)  # other flips and jitter in each process
         self.source_names = [str(i) for i in options.frame_ids[1:]] + ["s"] * options.use_stereo
 
     def train(self) -> None:
         """All epochs: train, validate, save."""
-        options = self.options
-        with atomic_write(self.folder / "models" / "opt.json", "w") as file:
-            known = to_json(options) | {"data_path": str(options.data_path.resolve())}
-            json.dump(known, file, indent=2)
-        self.logger = Logger(self.folder)
-        self.progress = Progress(options.num_epochs * len(self.train_loader), options.batch_size)
-        print(f"training on {self.device}; weights and TensorBoard log in {self.folder}")
+        options, team = self.options, self.team
+        if team.leads:
+            with atomic_write(self.folder / "models" / "opt.json", "w") as file:
+                known = to_json(options) | {"data_path": str(options.data_path.resolve())}
+                json.dump(known, file, indent=2)
+        self.logger = Logger(self.folder if team.leads else None)
+        steps = options.num_epochs * self.sampler.steps
+        self.progress = Progress(steps, self.sampler.samples_per_step, team.leads)
+        team.say(f"training on {self.speed.describe()}")
+        team.say(self.sampler.describe())
+        team.say(f"weights and TensorBoard log in {self.folder}")
         try:
             for epoch in range(options.num_epochs):
                 start = time.perf_counter()
@@ -153,7 +177,7 @@ class Trainer:
                 self.scheduler.step()
                 last = epoch + 1 == options.num_epochs
                 saved = last or (epoch + 1) % options.save_frequency == 0
-                if saved:
+                if saved and team.leads:
                     self._save(epoch)
                 values = self._validate()
                 self.progress.say(
@@ -170,27 +194,53 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> float:
         """One pass over the training split; the mean loss."""
         self._set_mode(train=True)
-        losses = []
-        for batch in self.train_loader:
-            self.progress.waiting_ended()
-            color, prediction, terms = self._forward(batch)
-            finite = terms.total.isfinite() & prediction.T.isfinite().all()
-            if not finite:
-                raise UserError(
-                    f"training diverged at step {self.step}: loss or motion is not finite; lower "
-                    "--learning_rate, or start from other weights"
-                )
-            self.optimizer.zero_grad(set_to_none=True)
-            terms.total.backward()
-            self.optimizer.step()
-            losses.append(terms.total.item())
-            if self.step % self.options.log_frequency == 0:
-                self._log_step(color, prediction, terms)
-            self.step += 1
-            self.progress.step(epoch, losses[-1])
-        return math.fsum(losses) / len(losses)
+        self.sampler.epoch = epoch
+        losses: list[Tensor] = []
+        batches = iter(self.train_loader)
+        for _ in range(self.sampler.steps):
+            losses.append(self._step(batches))
+            # The loss before is looked at while the device still works on the one just asked for.
+            self.progress.step(epoch, self._watched(losses[-2:][0]))
+        values = self.team.gather([self._watched(loss) for loss in losses])
+        return math.fsum(values) / len(values)
 
-    def _forward(self, batch: dict[str, Any]) -> tuple[Tensor, Prediction, LossTerms]:
+    def _step(self, batches: Iterator[dict[str, Any]]) -> Tensor:
+        """One step of the optimizer, of one or more passes; their mean loss, NaN for bad motion."""
+        passes = self.options.accumulate_grad
+        total = torch.zeros((), device=self.device)
+        for i in range(passes):
+            batch = next(batches)
+            self.progress.waiting_ended()
+            is_last = i + 1 == passes
+            with contextlib.nullcontext() if is_last else self.team.no_sync(self.network):
+                color, prediction, terms = self._forward(batch, self.network, self.loss)
+                loss = terms.total.detach() + 0 * prediction.T.detach().sum()
+                if self.device.type == "cpu":  # its grid_sample crashes on the way back from NaN
+                    self._watched(loss)
+                self.speed.scaler.scale(terms.total / passes).backward()
+            total += loss / passes
+            self.progress.working_ended()
+        self.speed.scaler.step(self.optimizer)
+        self.speed.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.step % self.options.log_frequency == 0:
+            self._log_step(color, prediction, terms)
+        self.step += 1
+        return total
+
+    def _watched(self, loss: Tensor) -> float:
+        """A loss as a number, which must be finite."""
+        value = loss.item()
+        if not math.isfinite(value):
+            raise UserError(
+                f"training diverged at step {self.step}: loss or motion is not finite; lower "
+                "--learning_rate, or start from other weights"
+            )
+        return value
+
+    def _forward(
+        self, batch: dict[str, Any], network: Callable, loss: Callable
+    ) -> tuple[Tensor, Prediction, LossTerms]:
         """Frames in [0, 1], what the networks make of their augmented twins, and the loss."""
         on_device = {
             name: value.to(self.device, non_blocking=True)
@@ -198,22 +248,28 @@ class Trainer:
             if isinstance(value, Tensor)
         }
         color, color_aug = (on_device[name].float() / 255 for name in ("color", "color_aug"))
-        prediction = self.model(color_aug, on_device.get("stereo_T"))
-        return color, prediction, self.loss(*prediction, color=color, K=on_device["K"])
+        with self.speed.autocast():
+            prediction = network(color_aug, on_device.get("stereo_T"))
+        return color, prediction, loss(*prediction, color=color, K=on_device["K"])
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """Mean loss, PSNR of the reconstructions and, with ground truth, the seven metrics."""
+        """Mean loss, PSNR of the reconstructions and, with ground truth, the seven metrics.
+
+        Each process takes its share, neither compiled nor in step with the others.
+        """
         self._set_mode(train=False)
         self.progress.doing("validating")
+        self.team.share_buffers(self.model)
         losses, psnr, scores = [], [], []
         for batch in self.val_loader:
-            color, prediction, terms = self._forward(batch)
+            color, prediction, terms = self._forward(batch, self.model.forward, self.loss.forward)
             losses += [terms.total.item()] * len(color)
             psnr += reconstruction_psnr(color, terms)
             scores += self._score(prediction.disps[0], batch["depth_gt"])
             if len(losses) == len(color):
                 self._log_pictures("val", color, prediction, terms)
+        losses, psnr, scores = map(self.team.gather, (losses, psnr, scores))
         values = {"loss": float(np.mean(losses)), "psnr": float(np.mean(psnr))}
         if scores:
             values |= summarise(scores).errors._asdict()
@@ -222,12 +278,11 @@ class Trainer:
 
     def _score(self, disps: Tensor, depths: list[np.ndarray | None]) -> list[DepthScore]:
         """Scores of the samples that have ground truth with pixels that count."""
-        protocol = self.val_loader.dataset.protocol
         scaled, _ = disp_to_depth(disps[:, 0], self.options.min_depth, self.options.max_depth)
         return [
             score
             for disp, gt in zip(scaled.float().cpu().numpy(), depths, strict=True)
-            if gt is not None and (score := score_depth(disp, gt, protocol)) is not None
+            if gt is not None and (score := score_depth(disp, gt, self.protocol)) is not None
         ]
 
     def _log_step(self, color: Tensor, prediction: Prediction, terms: LossTerms) -> None:
@@ -260,15 +315,12 @@ class Trainer:
         )
         checkpoint.save(folder / "adam.pth", self.optimizer.state_dict())
 
-    def _load(self, folder: Path) -> None:
-        """Start from saved weights and, where it fits them, the state of their optimizer."""
-        names = self.options.loaded
-        checkpoint.load_weights(folder, self.model, names)
-        print(f"loaded {' '.join(names)} from {folder}")
-        adam = folder / "adam.pth"
-        if set(names) == set(self.options.networks) and adam.exists():
+    def _load_moments(self, adam: Path) -> None:
+        """Take over the optimizer's state of loaded weights, where it is there and fits."""
+        if set(self.options.loaded) == set(self.options.networks) and adam.exists():
             fits = checkpoint.load_optimizer(adam, self.optimizer)
-            print("continuing Adam's moments" if fits else f"{adam} does not fit: Adam starts anew")
+            anew = f"{adam} does not fit: Adam starts anew"
+            self.team.say("continuing Adam's moments" if fits else anew)
 
 
 def reconstruction_psnr(color: Tensor, terms: LossTerms) -> list[float]:

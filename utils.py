@@ -80,12 +80,19 @@ def pick_device(no_cuda: bool = False) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")
 
 
-def count_workers(asked: int = -1) -> int:
-    """Loader processes: as many as asked for, or for -1 one per usable core, twelve at most."""
-    if asked >= 0:
-        return asked
+def count_workers(asked: int = -1, processes: int = 1) -> int:
+    """Loader processes: as many as asked for, or for -1 one per usable core, twelve at most.
+
+    The cores are shared by the `processes` of this machine that each have such workers. More
+    workers than cores get a warning.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(cores or 1, 12)
+    cores = cores or 1
+    if asked < 0:
+        return max(min(cores // processes, 12), 1)
+    if asked * processes > cores:
+        print(f"WARNING: {asked * processes} loader workers for {cores} cores: slower than fewer")
+    return asked
 
 
 def in_parallel(

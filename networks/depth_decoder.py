@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from layers import Conv3x3, ConvBlock, upsample
+from layers import Conv3x3, ConvBlock, full_precision, upsample
 
 CHANNELS = (16, 32, 64, 128, 256)  # of levels 0 (finest) to 4
 
@@ -39,7 +39,7 @@ class DepthDecoder(nn.Module):
         self.decoder = nn.ModuleList(blocks + heads)
 
     def forward(self, features: list[Tensor]) -> tuple[Tensor, ...]:
-        """Maps [B out_channels H/2^s W/2^s], one for each of `scales` in that order."""
+        """Float32 maps [B out_channels H/2^s W/2^s], one for each of `scales` in that order."""
         heads = dict(zip(self.scales, self.decoder[10:], strict=True))
         outputs = {}
         x = features[-1]
@@ -50,5 +50,6 @@ class DepthDecoder(nn.Module):
                 x = torch.cat([x, features[level - 1]], 1)
             x = after(x)
             if level in heads:
-                outputs[level] = heads[level](x).sigmoid()
+                with full_precision(x):
+                    outputs[level] = heads[level](x.float()).sigmoid()
         return tuple(outputs[scale] for scale in self.scales)

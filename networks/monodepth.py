@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from layers import pose_matrix
+from layers import full_precision, pose_matrix
 
 from .depth_decoder import DepthDecoder
 from .pose import PoseCNN, PoseDecoder
@@ -83,7 +83,8 @@ class Monodepth(nn.Module):
     ) -> Prediction:
         """Disparity of frame 0 and the transforms to all others, from images in [0, 1].
 
-        `stereo_T`, from the target's camera to its partner's, belongs to a `stereo` model.
+        `stereo_T`, from the target's camera to its partner's, belongs to a `stereo` model. Under
+        autocast the predictions still are float32.
         """
         temporal = color_aug[:, : len(self.frame_ids)]
         if self.pose_model_type == "shared":
@@ -117,8 +118,7 @@ class Monodepth(nn.Module):
         inputs = torch.stack([first, second], 1)
         if self.pose_model_type == "shared":
             inputs = self.encoder(inputs.flatten(0, 1))[-1].unflatten(0, inputs.shape[:2])
-        six = self._six(inputs)[:, 0]
-        return pose_matrix(six[:, :3], six[:, 3:])
+        return self._matrix(self._six(inputs)[:, 0])
 
     def _poses(self, inputs: Float[Tensor, "B F *any"]) -> list[Float[Tensor, "B 4 4"]]:
         """Transforms from frame 0 to every other temporal frame (images, or shared features)."""
@@ -126,13 +126,18 @@ class Monodepth(nn.Module):
             return []
         if self.pose_model_input == "all":
             six = self._six(inputs)
-            return [pose_matrix(p[:, :3], p[:, 3:]) for p in six.unbind(1)]
+            return [self._matrix(p) for p in six.unbind(1)]
         transforms = []
         for i, frame_id in enumerate(self.frame_ids[1:], start=1):
             preceding = frame_id < 0  # a pair enters in temporal order; then invert
             six = self._six(inputs[:, [i, 0] if preceding else [0, i]])[:, 0]
-            transforms.append(pose_matrix(six[:, :3], six[:, 3:], invert=preceding))
+            transforms.append(self._matrix(six, invert=preceding))
         return transforms
+
+    @staticmethod
+    def _matrix(six: Float[Tensor, "B 6"], invert: bool = False) -> Float[Tensor, "B 4 4"]:
+        with full_precision(six):
+            return pose_matrix(six[:, :3], six[:, 3:], invert)
 
     def _six(self, inputs: Float[Tensor, "B F *any"]) -> Float[Tensor, "B P 6"]:
         """Axis-angle and translation of the given frames' images, or shared features."""

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from layers import full_precision
+
 POSE_SCALE = 0.01  # motions between frames are small: start near the identity
 
 
@@ -34,12 +36,13 @@ class PoseDecoder(nn.Module):
         )
 
     def forward(self, features: list[Tensor]) -> Float[Tensor, "B P 6"]:
-        """Poses from `num_inputs` feature maps [B in_channels h w]."""
+        """Float32 poses from `num_inputs` feature maps [B in_channels h w]."""
         squeeze, *middle, last = self.net
-        x = torch.cat([squeeze(feature).relu() for feature in features], 1)
-        for conv in middle:
-            x = conv(x).relu()
-        return six_numbers(last(x), self.num_poses)
+        with full_precision(features[0]):
+            x = torch.cat([squeeze(feature.float()).relu() for feature in features], 1)
+            for conv in middle:
+                x = conv(x).relu()
+            return six_numbers(last(x), self.num_poses)
 
 
 class PoseCNN(nn.Module):
@@ -61,8 +64,9 @@ class PoseCNN(nn.Module):
         self.pose_conv = nn.Conv2d(256, 6 * self.num_poses, 1)
 
     def forward(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B P 6"]:
-        """Poses between the first of the stacked images in [0, 1] and each of the others."""
+        """Float32 poses between the first of the stacked images in [0, 1] and the others."""
         x = images
         for conv in self.net:
             x = conv(x).relu()
-        return six_numbers(self.pose_conv(x), self.num_poses)
+        with full_precision(x):
+            return six_numbers(self.pose_conv(x.float()), self.num_poses)

@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     "layers": 0, "metrics": 0, "trajectory": 0, "utils": 0,
-    "networks": 1, "losses": 1, "datasets": 1,
-    "checkpoint": 2, "logger": 2, "options": 2, "released": 2,
+    "networks": 1, "losses": 1, "datasets": 1, "distributed": 1,
+    "checkpoint": 2, "logger": 2, "options": 2, "released": 2, "speed": 2,
     "trainer": 3, "inference": 3,
     "train": 4, "evaluate_depth": 4, "evaluate_pose": 4, "export_gt_depth": 4, "tools": 4,
     "benchmarks": 5,

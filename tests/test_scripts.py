@@ -128,7 +128,7 @@ def test_loading_some_networks_starts_the_others_anew(
         "--log_dir", tmp_path, "--num_epochs", 1, "--pose_model_type", "posecnn", "--use_stereo",
         "--load_weights_folder", weights, "--models_to_load", "encoder", "depth")  # fmt: skip
     printed = capsys.readouterr().out
-    assert "loaded encoder depth from" in printed and "Adam" not in printed
+    assert "loaded encoder depth from" in printed and "Adam's moments" not in printed
 
 
 def test_released_models_are_evaluated_by_name(
@@ -305,7 +305,7 @@ def make_odometry(sample, root, frames, step_m=50, poses=True):
         (["--data_path", "nowhere"], "nowhere: no such data folder"),
         (["--split", "nosuch"], "split 'nosuch' is neither"),
         (["--png"], "no PNG image"),
-        (["--batch_size", "500"], "fewer than --batch_size"),
+        (["--batch_size", "500"], "usable samples, fewer than the 500 of a step"),
         (["--frame_ids", "0", "-50"], "nothing remains"),
         (["--load_weights_folder", "nowhere"], "encoder.pth: no such weights"),
     ],

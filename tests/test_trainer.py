@@ -74,7 +74,7 @@ def test_the_gradient_of_each_step_stands_alone(sample, tmp_path):
     """Two steps on one batch without learning give the same gradient, not its double."""
     flags = "--num_epochs 1 --learning_rate 1e-30 --disable_automasking"
     it = trainer(sample, tmp_path, *flags.split())
-    it.train_loader = [next(iter(it.train_loader))] * 2
+    it.train_loader = [next(iter(it.train_loader))] * it.sampler.steps
     norms = []
     weight = it.model.depth.decoder[0].conv.conv.weight
     it.optimizer.register_step_pre_hook(lambda *_: norms.append(weight.grad.norm().item()))

@@ -1,0 +1,177 @@
+"""Several processes that train one model together, as `torchrun` starts them.
+
+A process alone is a team of one, for which everything here does nothing.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.utils.data import Sampler
+
+from utils import UserError, pick_device
+
+BEAT_S = 5.0  # between signs of life
+PATIENCE_S = 40.0  # without one, until the others give up
+LOST = "another process of this training has ended or hangs; its own message says why"
+
+
+@dataclasses.dataclass(frozen=True)
+class Team:
+    """This process among those that train together."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+    size_here: int = 1  # those of this machine
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one process that writes files and talks."""
+        return self.rank == 0
+
+    def say(self, line: str) -> None:
+        """Print a line, once for all processes."""
+        if self.leads:
+            print(line)
+
+    def gather(self, values: list[Any]) -> list[Any]:
+        """The values of all processes, in the order of their ranks; each must call it."""
+        if self.size == 1:
+            return values
+        everyones: list[Any] = [None] * self.size
+        dist.all_gather_object(everyones, values)
+        return [value for values in everyones for value in values]
+
+    def no_sync(self, network: nn.Module) -> contextlib.AbstractContextManager:
+        """A context in which backward passes leave each process its own gradients."""
+        return network.no_sync() if self.size > 1 else contextlib.nullcontext()
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give all processes the first one's batch-norm statistics."""
+        if self.size > 1:
+            for buffer in module.buffers():
+                dist.broadcast(buffer, 0)
+
+
+@contextlib.contextmanager
+def joined(no_cuda: bool = False) -> Iterator[Team]:
+    """Join the processes that torchrun (or the same environment variables) has started.
+
+    Each takes the GPU of its local rank and speaks by nccl, or by gloo on the CPU. A process that
+    dies or hangs ends the others within a minute, with one line and status 2.
+
+    Raises:
+        UserError: fewer GPUs than processes, or another process was lost.
+    """
+    device = pick_device(no_cuda)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Team(device)
+        return
+    if device.type == "cuda":
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if local >= torch.cuda.device_count():
+            raise UserError(
+                f"process {local} of this machine has no GPU: it has {torch.cuda.device_count()}; "
+                "give torchrun that number by --nproc_per_node, or train with --no_cuda"
+            )
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        with signs_of_life():
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+            yield Team(device, dist.get_rank(), size, here)
+        dist.destroy_process_group()
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
+            raise UserError(LOST) from error
+        raise
+
+
+@contextlib.contextmanager
+def signs_of_life() -> Iterator[None]:
+    """While the block runs, end this process when another one stops giving signs of life.
+
+    A collective of its own group shows it, also where the block itself waits for ever (nccl waits
+    ten minutes for a process of another machine). The first to finish ends the watch for all.
+    """
+    group = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=PATIENCE_S))
+    finished = threading.Event()
+
+    def watch() -> None:
+        over = False
+        while not over:
+            finished.wait(BEAT_S)
+            sign = torch.tensor([float(finished.is_set())])
+            try:
+                dist.all_reduce(sign, group=group)
+            except RuntimeError:
+                if not finished.is_set():
+                    print(f"error: {LOST}", file=sys.stderr, flush=True)
+                    os._exit(2)  # the main thread may wait inside a collective for ever
+                return
+            over = sign.item() > 0
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    yield  # an error goes past: this process ends, and the others notice
+    finished.set()
+    thread.join()
+
+
+class EpochSampler(Sampler[int]):
+    """The samples of one process in one epoch: every epoch another order, no sample twice.
+
+    All processes draw the same permutation from seed and epoch and take turns in it. What does not
+    fill a last step is left out: `left_out` samples, others in each epoch.
+
+    Args:
+        samples: of the whole data set.
+        batch_size: samples of one process and pass.
+        passes: of each process that make a step (gradient accumulation).
+
+    Raises:
+        UserError: not enough samples for one step.
+    """
+
+    def __init__(self, samples: int, batch_size: int, passes: int, seed: int, team: Team):
+        self.samples, self.batch_size, self.passes = samples, batch_size, passes
+        self.seed, self.team = seed, team
+        self.samples_per_step = batch_size * passes * team.size
+        self.steps = samples // self.samples_per_step
+        self.left_out = samples % self.samples_per_step
+        self.epoch = 0
+        if self.steps == 0:
+            raise UserError(
+                f"the training split has {samples} usable samples, fewer than the "
+                f"{self.samples_per_step} of a step: give a smaller --batch_size"
+            )
+
+    def describe(self) -> str:
+        """What steps and epochs are, in one line."""
+        line = f"a step is {self.batch_size} samples"
+        line += f" x {self.passes} passes" * (self.passes > 1)
+        line += f" x {self.team.size} processes" * (self.team.size > 1)
+        line += f" = {self.samples_per_step}" * (self.samples_per_step > self.batch_size)
+        line += f", an epoch {self.steps} steps"
+        left_out = f" ({self.left_out} samples left out, others in each epoch)"
+        return line + left_out * (self.left_out > 0)
+
+    def __len__(self) -> int:
+        return (self.samples - self.left_out) // self.team.size
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
+        used = order[: self.samples - self.left_out]
+        yield from used[self.team.rank :: self.team.size].tolist()
