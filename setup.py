@@ -29,7 +29,7 @@ setup(
         "pillow>=10",
         "scikit-image>=0.22",
         "scipy>=1.11",
-        "opencv-python-headless>=4.9",
+        "opencv-python-headless>=4.10",
         "tensorboardX>=2.6",
         "matplotlib>=3.8",
         "tqdm>=4.66",

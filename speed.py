@@ -19,8 +19,8 @@ class Speed:
     autocast: context in which the networks run at the asked precision; geometry and loss do not.
     scaler:   of the loss, so that fp16 gradients do not vanish; idle otherwise.
 
-    On CUDA, convolutions may use TF32 (matrix products never: geometry needs their digits), cuDNN
-    picks its fastest algorithms, and networks lie in memory with their channels last.
+    Networks lie in memory with their channels last. On CUDA, convolutions may use TF32 (matrix
+    products never: geometry needs their digits), and cuDNN picks its fastest algorithms.
 
     Args:
         precision: of the networks, a key of `PRECISIONS`.
@@ -56,17 +56,14 @@ class Speed:
         What comes back is to be called in training: with several processes, it also averages their
         gradients.
         """
-        on_gpu = self.device.type == "cuda"
-        model.to(
-            self.device, memory_format=torch.channels_last if on_gpu else torch.preserve_format
-        )
+        model.to(self.device, memory_format=torch.channels_last)
         loss.to(self.device)
         if self.compiled:
             model.compile()
             loss.compile()
         if team.size == 1:
             return model
-        devices = [self.device] if on_gpu else None
+        devices = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=devices, gradient_as_bucket_view=True)
 
     def describe(self) -> str:
@@ -77,10 +74,11 @@ class Speed:
         parts.append(f"networks in {self.precision}")
         if self.device.type == "cuda":
             parts += ["convolutions by TF32"] * (self.precision == "fp32")
-            parts += ["cuDNN autotuned", "channels last"]
+            parts.append("cuDNN autotuned")
         else:
             parts.append(f"{torch.get_num_threads()} threads")
-        return ", ".join([*parts, "fused Adam", "compiled" if self.compiled else "not compiled"])
+        compiled = "compiled" if self.compiled else "not compiled"
+        return ", ".join([*parts, "channels last", "fused Adam", compiled])
 
 
 def demand_compiler(device: torch.device) -> None:

@@ -247,7 +247,10 @@ class Trainer:
             for name, value in batch.items()
             if isinstance(value, Tensor)
         }
-        color, color_aug = (on_device[name].float() / 255 for name in ("color", "color_aug"))
+        color, color_aug = (
+            on_device[name].to(torch.float32, memory_format=torch.contiguous_format) / 255
+            for name in ("color", "color_aug")
+        )
         with self.speed.autocast():
             prediction = network(color_aug, on_device.get("stereo_T"))
         return color, prediction, loss(*prediction, color=color, K=on_device["K"])

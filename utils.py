@@ -7,7 +7,9 @@ import random
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import IO, NoReturn, TypeVar
@@ -120,6 +122,41 @@ def in_parallel(
             pool.shutdown(cancel_futures=True)
             raise
     return [future.result() for future in futures]
+
+
+def ahead(items: Iterable[Item], count: int) -> Iterator[Item]:
+    """The items, which a thread asks for up to `count` ahead of whoever takes them.
+
+    Their own errors come where the item would have come.
+    """
+    iterator, end = iter(items), object()
+    with ThreadPoolExecutor(1) as pool:
+        waiting = deque(pool.submit(next, iterator, end) for _ in range(count))
+        try:
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(pool.submit(next, iterator, end))
+                yield item
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class Stopwatch:
+    """Seconds since its making, split among the named occupations."""
+
+    def __init__(self, *names: str):
+        self.seconds = dict.fromkeys(names, 0.0)
+        self._last = time.perf_counter()
+
+    def ended(self, name: str) -> None:
+        """What was done since the last call is over."""
+        now = time.perf_counter()
+        self.seconds[name] += now - self._last
+        self._last = now
+
+    def __str__(self) -> str:
+        """Total and parts, as 12.3 s: 10.1 s this, 2.2 s that."""
+        parts = ", ".join(f"{seconds:.1f} s {name}" for name, seconds in self.seconds.items())
+        return f"{sum(self.seconds.values()):.1f} s: {parts}"
 
 
 def readable_size(size: int) -> str:

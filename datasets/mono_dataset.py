@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from metrics import Crop, Protocol
+from metrics import Crop, Protocol, full_frame
 from utils import UserError
 
-from .images import read_image, resize_fast
+from .images import read_image, read_pixels, resize_fast
 from .jitter import ColorJitter
 from .splits import Frame
 
@@ -135,7 +135,7 @@ class MonoDataset(Dataset):
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         """A sample: color, color_aug uint8 [F 3 H W]; K [3 3] in pixels; stereo_T [4 4] with
-        stereo; depth_gt [h w] (or None) if asked for.
+        stereo; depth_gt [h w] (or None) if asked for. In memory, images have their colours last.
 
         `color_aug` is jittered alike over all frames, for the networks only. A flip mirrors the
         principal point and turns the stereo baseline round.
@@ -144,7 +144,7 @@ class MonoDataset(Dataset):
         images = [self._image(frame._replace(index=frame.index + k)) for k in self.frame_ids]
         if self.use_stereo:
             images.append(self._image(frame._replace(side=OTHER_SIDE[frame.side])))
-        color = torch.stack(images)
+        color = torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
         K = self._cameras[self._recording(frame)].clone()
         flip = self.augment and bool(torch.rand(()) < 0.5)
         if flip:
@@ -234,17 +234,22 @@ class MonoDataset(Dataset):
         path = self.find_image(frame)
         if path is None:
             raise UserError(f"{self.image_stem(frame)}: the image has gone since the start")
-        image = read_image(path)
-        if self.input_crop is not None:
-            try:
-                rows, columns = self.input_crop(image.height, image.width)
-            except UserError as error:
-                raise UserError(f"{path}: {error}") from None
-            image = image.crop((columns.start, rows.start, columns.stop, rows.stop))
         if self.fast_resize:
-            return resize_fast(image, self.width, self.height)
-        resized = image.resize((self.width, self.height), Image.Resampling.LANCZOS)
+            pixels = read_pixels(path)
+            rows, columns = self._part(path, *pixels.shape[1:])
+            return resize_fast(pixels[:, rows, columns], self.height, self.width)
+        image = read_image(path)
+        rows, columns = self._part(path, image.height, image.width)
+        box = (columns.start, rows.start, columns.stop, rows.stop)
+        resized = image.resize((self.width, self.height), Image.Resampling.LANCZOS, box)
         return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+
+    def _part(self, path: Path, height: int, width: int) -> tuple[slice, slice]:
+        """Rows and columns of an image that become the network's input."""
+        try:
+            return (self.input_crop or full_frame)(height, width)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
 
     def _recording(self, frame: Frame) -> Frame:
         """The key under which a frame's camera is kept."""
@@ -297,9 +302,15 @@ def demand_camera(path: Path, K: Float[np.ndarray, "3 3"], width: int, height: i
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch: tensors stacked, ground truth (whose sizes differ) as a list."""
+    """A batch: tensors stacked (images with colours last in memory, as they are), ground truth,
+    whose sizes differ, as a list.
+    """
     depths = [sample.pop("depth_gt") for sample in samples if "depth_gt" in sample]
-    batch = default_collate(samples)
+    images = ("color", "color_aug")
+    batch = default_collate(
+        [s | {name: s[name].permute(0, 2, 3, 1) for name in images} for s in samples]
+    )
+    batch |= {name: batch[name].permute(0, 1, 4, 2, 3) for name in images}
     if depths:
         batch["depth_gt"] = depths
     return batch

@@ -20,7 +20,7 @@ from datasets import (
     jitter,
     write_ground_truth,
 )
-from datasets.images import read_depth_image, read_image, resize_fast
+from datasets.images import read_depth_image, read_image, read_pixels, resize_fast
 from datasets.jitter import ColorJitter
 from datasets.kitti import METRES_PER_UNIT, read_poses
 from datasets.mono_dataset import resize_K
@@ -164,9 +164,45 @@ def test_the_fast_resize_of_training_is_close_to_lanczos(sample):
     slow, fast = (dataset(sample, fast_resize=fast)[0]["color"] for fast in (False, True))
     assert not torch.equal(slow, fast)
     assert peak_signal_noise_ratio(slow.numpy(), fast.numpy()) > 40
-    image = Image.open(image_file(sample, 3))
-    same = resize_fast(image, *image.size)
-    np.testing.assert_array_equal(same.permute(1, 2, 0), np.asarray(image))
+    pixels = read_pixels(image_file(sample, 3))
+    assert torch.equal(resize_fast(pixels, *pixels.shape[1:]), pixels)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK"])
+@pytest.mark.parametrize("kind", ["png", "jpg", "bmp"])
+def test_pixels_are_those_of_pillow_whatever_the_file(tmp_path, mode, kind):
+    image = Image.fromarray(smooth_colours()[0]).convert(mode)
+    try:
+        image.save(tmp_path / f"image.{kind}")
+    except OSError:
+        pytest.skip(f"no {kind} of mode {mode}")
+    expected = np.asarray(read_image(tmp_path / f"image.{kind}")).astype(int)
+    got = read_pixels(tmp_path / f"image.{kind}").permute(1, 2, 0).numpy()
+    assert np.abs(got - expected).max() <= 3  # JPEG libraries round differently
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "cannot be read as an image"),
+        (b"not an image at all", "cannot be read as an image"),
+        ("half", "cannot be read as an image"),
+        ("16 bit", "not 8 bits a channel"),
+        (None, "no such image"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_pixels_of_bad_files_are_refused_as_by_pillow(tmp_path, content, words, kind):
+    path = tmp_path / f"image.{kind}"
+    if content == "16 bit":
+        Image.fromarray(np.full((8, 8), 40000, np.uint16)).save(path, format="png")
+    elif content == "half":
+        Image.fromarray(smooth_colours()[0]).save(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        read_pixels(path)
 
 
 def test_batches_stack_tensors_and_list_ground_truth(sample):

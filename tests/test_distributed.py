@@ -115,9 +115,6 @@ with joined(no_cuda=True) as team:
     model, loss = Monodepth(), SelfSupervisedLoss(automasking=False)
     speed = Speed(team.device, "fp32", False)
     network = speed.prepare(model, loss, team)
-    if team.size == 1:
-        torch.manual_seed(0)
-        model = network = Monodepth()
     model.eval()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     data = torch.Generator().manual_seed(5)
