@@ -19,6 +19,7 @@ from networks import Monodepth
 from released import RELEASED, fetch_released
 from utils import Stopwatch, UserError, ahead, atomic_write, count_workers
 
+CPU_BATCH = 4  # images at once: what a layer makes of more does not fit a CPU's caches
 Disparities = Iterator[Float[np.ndarray, "h w"]]
 
 
@@ -92,7 +93,8 @@ def predict_disparities(
 
     @torch.no_grad()
     def scaled_disparity(images: Tensor) -> np.ndarray:
-        disp = model.disparity(images)[:, 0]
+        pieces = images.split(CPU_BATCH if device.type == "cpu" else len(images))
+        disp = torch.cat([model.disparity(piece)[:, 0] for piece in pieces])
         return disp_to_depth(disp, min_depth, max_depth)[0].cpu().numpy()
 
     def predictions() -> Disparities:

@@ -25,11 +25,14 @@ KITTI_SIZE = 1242, 375
 
 
 def alternate(
-    runs: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device
+    runs: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    device: torch.device,
+    warm_up: bool = True,
 ) -> dict[str, float]:
     """Median seconds of each, which take turns so that a slow moment of the machine meets all."""
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 1):  # the first is for warming up
+    for turn in range(0 if warm_up else 1, rounds + 1):
         for name, run in runs.items():
             settle(device)
             start = time.perf_counter()

@@ -18,10 +18,11 @@ OPTIONS = {
     "evaluate_pose.py": EvalPoseOptions,
     "export_gt_depth.py": ExportOptions,
 }
+BENCHMARKS = ("ablations", "objective", "bench_loader", "bench_step", "bench_eval", "bench_ddp")
 OTHERS = {
     "tools/check_against_stereo.py",
     "tools/mean_depth.py",
-    *(f"benchmarks/{name}.py" for name in ("ablations", "objective")),
+    *(f"benchmarks/{name}.py" for name in BENCHMARKS),
 }
 TOOLS = {
     "tools/prepare_kitti.py": (prepare_kitti, ("archives", "convert", "verify")),
