@@ -17,7 +17,7 @@ from datasets.velodyne import read_calibration
 from layers import backproject, project, warp
 from tools import sample_files, scenery
 from tools.make_sample import make_room
-from tools.render import SKY, Thing, cast, make_world, pixel_rays, pulse, render
+from tools.render import SKY, Thing, cast, make_world, pixel_rays, pulse, render, shade
 from tools.sample_files import (
     BASELINE_M,
     EAST_NORTH_UP,
@@ -94,6 +94,18 @@ def test_rays_meet_what_a_plain_search_finds(seed):
         np.testing.assert_allclose(point[i], own[:3], atol=5e-3)
     np.testing.assert_allclose(np.linalg.norm(normal[same], axis=1), 1, atol=1e-4)
     assert ((normal[same] * rays[same]).sum(1) < 1e-3).all()  # what is seen faces the eye
+
+
+def test_a_ray_that_grazes_a_surface_has_a_colour():
+    """Its normal may come out as exactly across the ray, at a box's edge."""
+    rng = np.random.default_rng(0)
+    world = make_world(rng, [Thing(place(0, 0, 5), np.ones(3), np.full(3, 0.5), contrast=0.4)], CPU)
+    ray = torch.tensor([[0.0, 0.0, 1.0]])
+    hit = cast(world, torch.zeros(3), ray)
+    aside = torch.tensor([[1.0, 0.0, 0.0]])  # the surface's, were it seen along its side
+    step = torch.tensor([0.01, 0.0, 0.0])
+    colour = shade(world, hit._replace(normal=aside), ray, step, step.roll(1))
+    assert colour.isfinite().all()
 
 
 @given(

@@ -215,7 +215,7 @@ def shade(world: World, hit: Hit, rays: Tensor, du: Tensor, dv: Tensor) -> Tenso
     steps = []  # by how much the point moves to the next pixel, in the thing's frame
     for change in (du, dv):
         facing = (normal * rays[seen]).sum(1)
-        facing = facing.sign() * facing.abs().clamp(min=1e-4)
+        facing = facing.abs().clamp(min=1e-4).copysign(facing)  # a grazing ray has 0
         slide = change - ((normal @ change) / facing)[:, None] * rays[seen]
         step = hit.distance[seen, None] * slide
         steps.append(torch.einsum("nij,nj->ni", world.into[thing, :, :3], step))
