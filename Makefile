@@ -11,7 +11,7 @@ ROOM := $(DEMO)/nyuv2
 ROOM_WEIGHTS := $(DEMO)/runs/demo_nyuv2/models/weights_29
 ROOM_DEPTH := $(BIN)/python evaluate_depth.py --dataset nyuv2 --data_path $(ROOM) --eval_split $(DEMO)/room/splits/sample
 
-.PHONY: demo demo-nyuv2 test test-slow lint clean
+.PHONY: demo demo-nyuv2 bench test test-slow lint clean
 
 $(READY): setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -57,6 +57,20 @@ $(ROOM)/scenes.txt: $(DEMO)/room/splits/sample/test_files.txt
 
 $(DEMO)/room/splits/sample/test_files.txt: | $(READY)
 	$(BIN)/python tools/make_sample.py room $(DEMO)/room --scenes 10 --frames 12
+
+# All benchmarks of speed, on the GPU where there is one; their figures go to $(DEMO)/bench.
+BENCH := $(DEMO)/bench
+GPUS := $(shell nvidia-smi -L 2>/dev/null | wc -l)
+FAST := $(if $(filter 0,$(GPUS)),,--batch_size 12 --precision bf16 --compile)
+bench: $(READY) $(STREET)/splits/sample/test_files.txt $(DEMO)/kitti_size/splits/sample/test_files.txt
+	$(BIN)/python benchmarks/bench_loader.py --json $(BENCH)/loader.json
+	$(BIN)/python benchmarks/bench_step.py $(FAST) --data_path $(DEMO)/kitti_size --split sample --json $(BENCH)/step.json
+	$(BIN)/python benchmarks/bench_eval.py --json $(BENCH)/eval.json
+	$(BIN)/python benchmarks/bench_ddp.py --processes $(if $(filter 0,$(GPUS)),2,$(GPUS)) --json $(BENCH)/ddp.json
+	$(BIN)/python benchmarks/bench_precision.py --data_path $(STREET) --work $(BENCH)/precision $(filter --compile,$(FAST)) --json $(BENCH)/precision.json
+
+$(DEMO)/kitti_size/splits/sample/test_files.txt: | $(READY)
+	$(BIN)/python tools/make_sample.py street $(DEMO)/kitti_size --frames 60 60 8 --test_drives 1 --size 1242x375
 
 lint: $(READY)
 	$(BIN)/ruff check .

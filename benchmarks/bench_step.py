@@ -16,9 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -203,15 +205,24 @@ def with_loader(argv: list[str], steps: int) -> tuple[float, float]:
     """Samples a second of a real training, and the share of its time without data."""
     trainer = Trainer(parse(TrainOptions, argv))
     trainer._set_mode(train=True)
-    batches = iter(trainer.train_loader)
-    steps = min(steps, trainer.sampler.steps - 3)
-    if steps < 1:
-        raise UserError("the training split has too few samples for this: give a longer one")
+    loader = trainer.train_loader
+    warm = 2 * loader.num_workers + 1  # steps before the clock starts: what was loaded ahead
+    order = np.arange((steps + warm) * loader.batch_size) % len(loader.dataset)
+    batches = iter(
+        DataLoader(  # as the trainer's, but as long as it takes
+            loader.dataset,
+            loader.batch_size,
+            sampler=np.random.default_rng(0).permutation(order).tolist(),
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+            pin_memory=loader.pin_memory,
+        )
+    )
     for name in ("progress", "logger"):
         setattr(trainer, name, Silence())
     waited = 0.0
-    for i in range(steps + 3):
-        if i == 3:  # warm
+    for i in range(steps + warm):
+        if i == warm:
             settle(trainer.device)
             begin, waited = time.perf_counter(), 0.0
         start = time.perf_counter()
