@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
@@ -247,10 +248,9 @@ class Trainer:
             for name, value in batch.items()
             if isinstance(value, Tensor)
         }
-        color, color_aug = (
-            on_device[name].to(torch.float32, memory_format=torch.contiguous_format) / 255
-            for name in ("color", "color_aug")
-        )
+        color, some = (in_unit_range(on_device[name]) for name in ("color", "color_aug"))
+        color_aug = color.clone()
+        color_aug[on_device["jittered"]] = some
         with self.speed.autocast():
             prediction = network(color_aug, on_device.get("stereo_T"))
         return color, prediction, loss(*prediction, color=color, K=on_device["K"])
@@ -324,6 +324,11 @@ class Trainer:
             fits = checkpoint.load_optimizer(adam, self.optimizer)
             anew = f"{adam} does not fit: Adam starts anew"
             self.team.say("continuing Adam's moments" if fits else anew)
+
+
+def in_unit_range(images: UInt8[Tensor, "B F 3 H W"]) -> Float[Tensor, "B F 3 H W"]:
+    """Images in [0, 1], colour planes one after the other in memory."""
+    return images.to(torch.float32, memory_format=torch.contiguous_format) / 255
 
 
 def reconstruction_psnr(color: Tensor, terms: LossTerms) -> list[float]:

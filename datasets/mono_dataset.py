@@ -304,13 +304,24 @@ def demand_camera(path: Path, K: Float[np.ndarray, "3 3"], width: int, height: i
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """A batch: tensors stacked (images with colours last in memory, as they are), ground truth,
     whose sizes differ, as a list.
+
+    `color_aug` holds the jittered samples alone and `jittered` says which these are: the others
+    are as in `color`, and need not be copied twice.
     """
+    samples = [dict(sample) for sample in samples]
     depths = [sample.pop("depth_gt") for sample in samples if "depth_gt" in sample]
-    images = ("color", "color_aug")
-    batch = default_collate(
-        [s | {name: s[name].permute(0, 2, 3, 1) for name in images} for s in samples]
-    )
-    batch |= {name: batch[name].permute(0, 1, 4, 2, 3) for name in images}
+    augmented = [sample.pop("color_aug") for sample in samples]
+    color = [sample.pop("color") for sample in samples]
+    jittered = [i for i, images in enumerate(augmented) if images is not color[i]]
+    batch = default_collate(samples) | {"color": stack_images(color)}
+    batch["jittered"] = torch.tensor(jittered, dtype=torch.long)
+    some = [augmented[i] for i in jittered]
+    batch["color_aug"] = stack_images(some) if some else batch["color"][:0]
     if depths:
         batch["depth_gt"] = depths
     return batch
+
+
+def stack_images(images: list[UInt8[Tensor, "F 3 H W"]]) -> UInt8[Tensor, "B F 3 H W"]:
+    """Images of several samples in one tensor, with colours last in memory."""
+    return default_collate([one.permute(0, 2, 3, 1) for one in images]).permute(0, 1, 4, 2, 3)

@@ -205,6 +205,22 @@ def test_pixels_of_bad_files_are_refused_as_by_pillow(tmp_path, content, words, 
         read_pixels(path)
 
 
+@pytest.mark.parametrize("which", [[], [1], [0, 2], [0, 1, 2]])
+def test_a_batch_holds_jittered_images_once_and_says_whose_they_are(sample, which):
+    data = dataset(sample, (3, 4, 5), frame_ids=(0, -1, 1), augment=True)
+    samples = [data[i] for i in range(3)]
+    for i, one in enumerate(samples):
+        one["color_aug"] = data.jitter(one["color"]) if i in which else one["color"]
+    batch = collate(samples)
+    assert batch["jittered"].tolist() == which
+    assert batch["color_aug"].shape == (len(which), 3, 3, HEIGHT, WIDTH)
+    for i, one in enumerate(samples):
+        assert torch.equal(batch["color"][i], one["color"])
+        if i in which:
+            assert torch.equal(batch["color_aug"][which.index(i)], one["color_aug"])
+    assert "color" in samples[0]  # as they were
+
+
 def test_batches_stack_tensors_and_list_ground_truth(sample):
     data = dataset(sample, (3, 4), with_depth=True)
     batch = collate([data[0], data[1]])

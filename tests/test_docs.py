@@ -34,13 +34,15 @@ COMMANDS = [
     (page.name, line)
     for page in PAGES
     for line in page.read_text(encoding="utf-8").splitlines()
-    if line.startswith("python ")
+    if line.startswith(("python ", "torchrun "))
 ]
 
 
 @pytest.mark.parametrize("page, line", COMMANDS, ids=[f"{p}: {line}" for p, line in COMMANDS])
 def test_commands_are_accepted(monkeypatch, page, line):
     monkeypatch.chdir(ROOT)
+    if line.startswith("torchrun "):
+        line = "python train.py" + line.partition("train.py")[2]
     _, script, *argv = shlex.split(line.partition("|")[0].replace("...", "path"))
     if script == "-c" or script == "-m":
         return

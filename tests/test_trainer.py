@@ -97,3 +97,25 @@ def test_bad_ground_truth_shows_before_the_first_step(monkeypatch, capsys, sampl
     line = fails(monkeypatch, capsys, "train", *TINY, "--data_path", data, "--split",
         data / "splits/sample", "--log_dir", tmp_path / "log")  # fmt: skip
     assert "is no velodyne scan" in line and not (tmp_path / "log").exists()
+
+
+def test_networks_see_jittered_images_and_the_loss_does_not(sample, tmp_path):
+    it = trainer(sample, tmp_path)
+    batch = next(iter(it.train_loader))
+    batch["jittered"], batch["color_aug"] = torch.tensor([1]), 255 - batch["color"][1:]
+    seen = {}
+
+    def network(images, stereo_T):
+        seen["networks"] = images
+        return it.model(images, stereo_T)
+
+    def loss(*prediction, color, K):
+        seen["loss"] = color
+        return it.loss(*prediction, color=color, K=K)
+
+    color, _, _ = it._forward(batch, network, loss)
+    assert color is seen["loss"]
+    torch.testing.assert_close(color, batch["color"].float() / 255)
+    torch.testing.assert_close(seen["networks"][0], color[0])
+    torch.testing.assert_close(seen["networks"][1], 1 - color[1])
+    assert color.is_contiguous() and seen["networks"].is_contiguous()
