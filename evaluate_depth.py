@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from checkpoint import DepthModel, load_depth_model
 from datasets import (
@@ -67,7 +66,7 @@ def load_model(options: EvalDepthOptions, weights: Path) -> DepthModel:
             f"{weights}: weights of another architecture: ResNet "
             f"{loaded.num_layers}, not --num_layers {options.num_layers}"
         )
-    loaded.model.to(pick_device(options.no_cuda), memory_format=torch.channels_last).eval()
+    loaded.model.to(pick_device(options.no_cuda)).eval()
     return loaded
 
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from checkpoint import load_pose_model
-from datasets import Frame, KITTIOdom, collate
+from datasets import Frame, KITTIOdom, collate, in_unit_range
 from datasets.kitti import STEREO_SCALE, sequence_name
 from inference import find_weights, seen_in_training
 from options import EvalPoseOptions, parse, to_json
@@ -121,7 +121,7 @@ def predict(
     )
     batches: list[ndarray] = []
     for batch in tqdm(loader, unit="batch", dynamic_ncols=True):
-        first, second = (batch["color"].to(device).float() / 255).unbind(1)
+        first, second = in_unit_range(batch["color"].to(device)).unbind(1)
         relative = model.relative_pose(first, second).double().cpu().numpy()
         relative[:, :3, 3] *= options.pose_scale
         if not (np.abs(relative) < 1e100).all():  # so that squares are finite, too

@@ -12,14 +12,22 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from checkpoint import training_options
-from datasets import Frame, MonoDataset, collate, read_split, recordings, split_folder
+from datasets import (
+    Frame,
+    MonoDataset,
+    collate,
+    in_unit_range,
+    read_split,
+    recordings,
+    split_folder,
+)
 from layers import disp_to_depth
 from metrics import flip_post_process
 from networks import Monodepth
 from released import RELEASED, fetch_released
 from utils import Stopwatch, UserError, ahead, atomic_write, count_workers
 
-CPU_BATCH = 4  # images at once: what a layer makes of more does not fit a CPU's caches
+CPU_BATCH = 1  # images at once: what a layer makes of more does not fit a CPU's caches
 Disparities = Iterator[Float[np.ndarray, "h w"]]
 
 
@@ -102,7 +110,7 @@ def predict_disparities(
         with tqdm(total=len(dataset), unit="frame", dynamic_ncols=True) as bar:
             for batch in loader:
                 watch.ended("waiting for images")
-                images = batch["color"][:, 0].to(device, non_blocking=True).float() / 255
+                images = in_unit_range(batch["color"][:, 0].to(device, non_blocking=True))
                 disps = scaled_disparity(images)
                 if post_process:
                     mirrored = scaled_disparity(images.flip(-1))[..., ::-1]

@@ -11,13 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 import checkpoint
-from datasets import DATASETS, MonoDataset, collate, read_split, split_folder
+from datasets import (
+    DATASETS,
+    MonoDataset,
+    collate,
+    in_unit_range,
+    read_split,
+    split_folder,
+)
 from distributed import EpochSampler, Team
 from layers import disp_to_depth
 from logger import Logger, Progress
@@ -324,11 +330,6 @@ class Trainer:
             fits = checkpoint.load_optimizer(adam, self.optimizer)
             anew = f"{adam} does not fit: Adam starts anew"
             self.team.say("continuing Adam's moments" if fits else anew)
-
-
-def in_unit_range(images: UInt8[Tensor, "B F 3 H W"]) -> Float[Tensor, "B F 3 H W"]:
-    """Images in [0, 1], colour planes one after the other in memory."""
-    return images.to(torch.float32, memory_format=torch.contiguous_format) / 255
 
 
 def reconstruction_psnr(color: Tensor, terms: LossTerms) -> list[float]:

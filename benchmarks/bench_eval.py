@@ -146,9 +146,6 @@ def main() -> None:
     print(result["machine"])
     torch.manual_seed(0)
     model = Monodepth(frame_ids=(0,)).to(device).eval()
-    fast = Monodepth(frame_ids=(0,))
-    fast.load_state_dict(model.state_dict())
-    fast.to(device, memory_format=torch.channels_last).eval()
     with tempfile.TemporaryDirectory() as folder:
         frames = make_data(Path(folder), a.images)
         data = KITTIRaw(Path(folder), frames, HEIGHT, WIDTH)
@@ -160,10 +157,10 @@ def main() -> None:
         @torch.no_grad()
         def network() -> None:
             for i in range(0, a.images, pieces):
-                fast.disparity(images[: a.images - i])
+                model.disparity(images[: a.images - i])
 
         def ours() -> None:
-            disps = predict_disparities(fast, data, a.batch_size, a.num_workers, *RANGE)
+            disps = predict_disparities(model, data, a.batch_size, a.num_workers, *RANGE)
             means["ours"] = np.array(score(disps, gt, data.protocol, 1.0)[0].errors)
 
         def plain() -> None:

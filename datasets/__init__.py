@@ -9,7 +9,7 @@ from .benchmarks import (
     recordings,
 )
 from .ground_truth import GroundTruth, export_ground_truth, write_ground_truth
-from .images import read_image
+from .images import in_unit_range, read_image
 from .kitti import KITTIDepth, KITTIOdom, KITTIRaw
 from .kitti_benchmark import KITTIBenchmark, write_submission
 from .mono_dataset import MonoDataset, collate
@@ -35,6 +35,7 @@ __all__ = [
     "collate",
     "export_ground_truth",
     "exported",
+    "in_unit_range",
     "known_benchmark",
     "read_ground_truth",
     "read_image",

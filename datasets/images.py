@@ -69,6 +69,11 @@ def resize_fast(
     return F.interpolate(pixels[None], (height, width), mode="bicubic", antialias=True)[0]
 
 
+def in_unit_range(images: UInt8[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
+    """Images in [0, 1], colour planes one after the other in memory, whatever it was before."""
+    return images.to(torch.float32, memory_format=torch.contiguous_format) / 255
+
+
 def read_depth_image(path: Path, metres_per_unit: float) -> Float[np.ndarray, "H W"]:
     """A 16-bit depth image in metres, 0 = missing.
 

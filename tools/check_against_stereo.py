@@ -18,7 +18,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from checkpoint import load_depth_model  # noqa: E402
-from datasets import Frame, KITTIOdom, read_image  # noqa: E402
+from datasets import Frame, KITTIOdom, in_unit_range, read_image  # noqa: E402
 from layers import disp_to_depth  # noqa: E402
 from metrics import Protocol, score_depth, summarise  # noqa: E402
 from utils import OneLineParser, run_script  # noqa: E402
@@ -69,7 +69,7 @@ def main() -> None:
         paths = [data.find_image(f) for f in (frame, frame._replace(side="r"))]
         left, right = (np.asarray(read_image(path).convert("L")) for path in paths)
         gt = stereo_depth(left, right, focal=data.calibrated_K(frame)[0][0, 0])
-        disp = model.disparity(data[i]["color"][:1].float() / 255)[0, 0]
+        disp = model.disparity(in_unit_range(data[i]["color"][:1]))[0, 0]
         scaled, _ = disp_to_depth(disp, 0.1, 100.0)
         scores.append(score_depth(scaled.numpy(), gt, protocol))
     summary = summarise([score for score in scores if score is not None])

@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt  # noqa: E402
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from checkpoint import load_depth_model, training_options  # noqa: E402
-from datasets import benchmark  # noqa: E402
+from datasets import benchmark, in_unit_range  # noqa: E402
 from layers import disp_to_depth  # noqa: E402
 from metrics import resized_depth, score_depth  # noqa: E402
 from utils import OneLineParser, UserError, atomic_write, run_script  # noqa: E402
@@ -46,7 +46,7 @@ def main() -> None:
     if gt is None:
         what = data.depth_path(frame) or bench.name
         raise UserError(f"{what}: no ground truth to compare with; choose another --eval_split")
-    disp = loaded.model.eval().disparity(data[0]["color"][:1].float() / 255)[0, 0]
+    disp = loaded.model.eval().disparity(in_unit_range(data[0]["color"][:1]))[0, 0]
     trained = training_options(arguments.load_weights_folder)
     depth_range = trained.get("min_depth", 0.1), trained.get("max_depth", 100.0)
     scaled = disp_to_depth(disp, *depth_range)[0].numpy()
