@@ -80,8 +80,8 @@ def predict_disparities(
 ) -> Disparities:
     """Scaled disparity (1 / depth) of each sample's target, at the network's size.
 
-    Runs where the model is, with a progress bar, in a thread of its own and some images ahead of
-    what is done with them; says at the end where the time went.
+    Runs where the model is, with a progress bar, and says at the end where the time went. A GPU
+    works in a thread of its own, some images ahead of what is done with them.
 
     Args:
         min_depth, max_depth: of the disparity's range, see `disp_to_depth`.
@@ -123,7 +123,8 @@ def predict_disparities(
                 watch.ended("waiting for what follows")
         print(f"{len(dataset)} frames in {watch}")
 
-    return ahead(predictions(), 2 * batch_size)
+    # On a CPU two threads would only get into each other's way.
+    return predictions() if device.type == "cpu" else ahead(predictions(), 2 * batch_size)
 
 
 def read_disparities(path: Path) -> Disparities:
