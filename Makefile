@@ -11,7 +11,7 @@ ROOM := $(DEMO)/nyuv2
 ROOM_WEIGHTS := $(DEMO)/runs/demo_nyuv2/models/weights_29
 ROOM_DEPTH := $(BIN)/python evaluate_depth.py --dataset nyuv2 --data_path $(ROOM) --eval_split $(DEMO)/room/splits/sample
 
-.PHONY: demo demo-nyuv2 bench test test-slow lint clean
+.PHONY: demo demo-nyuv2 bench test test-slow soak lint clean
 
 $(READY): setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -81,6 +81,10 @@ test: lint
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# A training killed twenty times at random instants, and resumed each time.
+soak: $(READY)
+	$(BIN)/python -m pytest -m slow tests/test_resume.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) *.egg-info .pytest_cache .ruff_cache .hypothesis

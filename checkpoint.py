@@ -32,7 +32,7 @@ class DepthModel(NamedTuple):
 
 
 def save_weights(folder: Path, model: Monodepth, height: int, width: int, use_stereo: bool) -> None:
-    """Write every network of a model, each file atomically."""
+    """Write every network of a model into a folder."""
     for name, network in model.named_children():
         state = {
             key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()

@@ -12,11 +12,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.utils.data import Sampler
 
 from utils import UserError, pick_device
 
@@ -51,6 +49,14 @@ class Team:
         everyones: list[Any] = [None] * self.size
         dist.all_gather_object(everyones, values)
         return [value for values in everyones for value in values]
+
+    def any(self, happened: bool) -> bool:
+        """Whether it happened to any of the processes; each must ask."""
+        if self.size == 1:
+            return happened
+        flag = torch.tensor(float(happened), device=self.device)
+        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        return flag.item() > 0
 
     def no_sync(self, network: nn.Module) -> contextlib.AbstractContextManager:
         """A context in which backward passes leave each process its own gradients."""
@@ -128,50 +134,3 @@ def signs_of_life() -> Iterator[None]:
     yield  # an error goes past: this process ends, and the others notice
     finished.set()
     thread.join()
-
-
-class EpochSampler(Sampler[int]):
-    """The samples of one process in one epoch: every epoch another order, no sample twice.
-
-    All processes draw the same permutation from seed and epoch and take turns in it. What does not
-    fill a last step is left out: `left_out` samples, others in each epoch.
-
-    Args:
-        samples: of the whole data set.
-        batch_size: samples of one process and pass.
-        passes: of each process that make a step (gradient accumulation).
-
-    Raises:
-        UserError: not enough samples for one step.
-    """
-
-    def __init__(self, samples: int, batch_size: int, passes: int, seed: int, team: Team):
-        self.samples, self.batch_size, self.passes = samples, batch_size, passes
-        self.seed, self.team = seed, team
-        self.samples_per_step = batch_size * passes * team.size
-        self.steps = samples // self.samples_per_step
-        self.left_out = samples % self.samples_per_step
-        self.epoch = 0
-        if self.steps == 0:
-            raise UserError(
-                f"the training split has {samples} usable samples, fewer than the "
-                f"{self.samples_per_step} of a step: give a smaller --batch_size"
-            )
-
-    def describe(self) -> str:
-        """What steps and epochs are, in one line."""
-        line = f"a step is {self.batch_size} samples"
-        line += f" x {self.passes} passes" * (self.passes > 1)
-        line += f" x {self.team.size} processes" * (self.team.size > 1)
-        line += f" = {self.samples_per_step}" * (self.samples_per_step > self.batch_size)
-        line += f", an epoch {self.steps} steps"
-        left_out = f" ({self.left_out} samples left out, others in each epoch)"
-        return line + left_out * (self.left_out > 0)
-
-    def __len__(self) -> int:
-        return (self.samples - self.left_out) // self.team.size
-
-    def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.samples)
-        used = order[: self.samples - self.left_out]
-        yield from used[self.team.rank :: self.team.size].tolist()

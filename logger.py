@@ -21,10 +21,11 @@ PICTURES = 4  # samples of a batch that are shown
 class Progress:
     """A bar over all steps of a training, with loss, speed, and the share of time without data."""
 
-    def __init__(self, steps: int, batch_size: int, shown: bool = True):
+    def __init__(self, steps: int, batch_size: int, shown: bool = True, done: int = 0):
         slow = not sys.stderr.isatty()  # a log file gets a line every half minute
         self._bar = tqdm(
             total=steps,
+            initial=done,
             unit="step",
             dynamic_ncols=True,
             mininterval=30 if slow else 0.2,

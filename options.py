@@ -8,6 +8,7 @@ Some defaults depend on the data set: `flag(192, ..., nyuv2=480)`.
 import argparse
 import dataclasses
 import inspect
+import json
 import math
 import shlex
 import textwrap
@@ -22,15 +23,23 @@ from utils import OneLineParser, UserError
 ROOT = Path(__file__).resolve().parent
 NetworkName = Literal["encoder", "depth", "pose_encoder", "pose", "predictive_mask"]
 NETWORKS: tuple[str, ...] = typing.get_args(NetworkName)
+NEWEST = Path("newest")  # --resume without a file
+RESUMED_AS_WISHED = {  # what a resumed run may have otherwise than before
+    "resume", "log_dir", "model_name", "data_path", "num_workers", "log_frequency",
+    "save_frequency", "save_steps", "keep", "num_epochs", "on_bad_sample", "max_bad_steps",
+    "no_cuda", "load_weights_folder", "models_to_load",
+}  # fmt: skip
 DatasetName = Literal["kitti", "kitti_odom", "kitti_depth", "nyuv2", "nyuv2_raw"]
 
 
-def flag(default: Any, help: str, **by_dataset: Any) -> Any:
+def flag(default: Any, help: str, alone: Any = None, **by_dataset: Any) -> Any:
     """A field with its help text; a bool becomes a switch, a tuple takes several values.
 
-    `by_dataset` holds the defaults of data sets that have their own.
+    `alone` is the value of a flag that may come without one, and `by_dataset` holds the defaults of
+    data sets that have their own.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "by_dataset": by_dataset})
+    metadata = {"help": help, "by_dataset": by_dataset, "alone": alone}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def default_of(field: dataclasses.Field, dataset: str) -> Any:
@@ -254,10 +263,27 @@ class LogOptions(Options):
     model_name: str = flag("mdp", "name of the run, a folder in --log_dir")
     log_frequency: int = flag(250, "steps between entries in TensorBoard")
     save_frequency: int = flag(1, "epochs between saved weights; the last are always saved")
+    save_steps: int = flag(0, "steps between saved states, for --resume, beside those of epochs")
+    keep: int = flag(0, "newest weights and states that stay; 0: all weights, two states")
+    resume: Path | None = flag(
+        None,
+        "go on with this run where its newest state (or the one named) was saved",
+        alone=NEWEST,
+    )
+    on_bad_sample: Literal["stop", "skip"] = flag(
+        "stop",
+        "what to do with images that cannot be read: stop, or let other samples stand in (at most "
+        "5 %% of the split)",
+    )
+    max_bad_steps: int = flag(
+        10, "steps in a row whose loss or gradient is not finite, each skipped, until it stops"
+    )
     seed: int = flag(0, "of all random numbers")
 
     def check(self) -> None:
-        self._demand_positive("log_frequency", "save_frequency")
+        self._demand_positive("log_frequency", "save_frequency", "max_bad_steps")
+        for name in ("save_steps", "keep"):
+            self._demand(getattr(self, name) >= 0, f"--{name} must be 0 or more")
         self._demand(0 <= self.seed < 2**63, f"--seed must be 0 or more, not {self.seed}")
         good = self.model_name not in ("", ".", "..") and Path(self.model_name).name == (
             self.model_name
@@ -331,7 +357,8 @@ class TrainOptions(
     def needs_imagenet(self) -> bool:
         """Whether some encoder starts from ImageNet weights."""
         encoders = {"encoder", "pose_encoder"} & set(self.networks)
-        return self.weights_init == "pretrained" and not encoders <= set(self.loaded)
+        new = self.weights_init == "pretrained" and self.resume is None
+        return new and not encoders <= set(self.loaded)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -550,6 +577,8 @@ def _argument(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
         choices = typing.get_args(hint)
         return {**argument, "type": type(choices[0]), "choices": choices}
     kind = _path if hint is Path else hint
+    if field.metadata["alone"] is not None:
+        argument |= {"nargs": "?", "const": field.metadata["alone"]}
     return {**argument, "type": kind, "metavar": hint.__name__.upper()}
 
 
@@ -589,6 +618,12 @@ def describe(options: Options) -> str:
             text = f"{concern.__doc__.partition(' (')[0]}: {', '.join(values)}"
             paragraphs.append(textwrap.fill(text, 100, subsequent_indent="    "))
     return "\n".join(paragraphs)
+
+
+def identity_of(options: Options) -> dict[str, Any]:
+    """The options that make a run what it is: a resumed one must have the same."""
+    values = json.loads(json.dumps(to_json(options)))
+    return {f"--{name}": v for name, v in values.items() if name not in RESUMED_AS_WISHED}
 
 
 def to_json(options: Options) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import math
+import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,15 +26,29 @@ from datasets import (
     read_split,
     split_folder,
 )
-from distributed import EpochSampler, Team
+from distributed import Team
 from layers import disp_to_depth
 from logger import Logger, Progress
 from losses import LossTerms, SelfSupervisedLoss
 from metrics import DepthScore, score_depth, summarise
 from networks import Monodepth, Prediction
-from options import TrainOptions, to_json
+from options import NEWEST, TrainOptions, identity_of, to_json
+from sampling import BadSamples, DrawnSamples, EpochSampler
 from speed import Speed
-from utils import UserError, atomic_write, count_workers, pick_device, seed_everything
+from states import States
+from utils import (
+    UserError,
+    atomic_folder,
+    atomic_write,
+    count_workers,
+    leave_signals_to_others,
+    noted_signals,
+    pick_device,
+    seed_everything,
+)
+
+KEPT_STATES = 2
+COUNTS = ("step", "bad_steps", "losses", "best")  # of the trainer's own
 
 
 def build_model(options: TrainOptions) -> Monodepth:
@@ -130,7 +146,8 @@ class Trainer:
         self.sampler = EpochSampler(
             len(train), options.batch_size, options.accumulate_grad, options.seed, team
         )
-        self.protocol = val.protocol
+        self.frames, self.protocol = train.frames, val.protocol
+        self.bad = BadSamples(train)
         workers = count_workers(options.num_workers, team.size_here)
         loader = partial(
             DataLoader,
@@ -139,13 +156,20 @@ class Trainer:
             collate_fn=collate,
             pin_memory=self.device.type == "cuda",
             persistent_workers=workers > 0,
+            worker_init_fn=leave_signals_to_others,
         )
-        self.train_loader = loader(train, sampler=self.sampler)
+        drawn = DrawnSamples(train, options.on_bad_sample == "skip")
+        self.train_loader = loader(drawn, sampler=self.sampler)
         self.val_loader = loader(Subset(val, range(team.rank, len(val), team.size)))
 
+        identity = identity_of(options) | {"samples": len(train), "processes": team.size}
+        self.states = States(self.folder / "states", options.keep or KEPT_STATES, identity)
+        self.resumed = options.resume and self.states.find(
+            None if options.resume == NEWEST else options.resume
+        )
         self.model = build_model(options)
         self.loss = build_loss(options)
-        if options.loaded:
+        if options.loaded and not self.resumed:
             checkpoint.load_weights(options.load_weights_folder, self.model, options.loaded)
             team.say(f"loaded {' '.join(options.loaded)} from {options.load_weights_folder}")
         for name in options.freeze:
@@ -157,93 +181,179 @@ class Trainer:
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), options.learning_rate, fused=True
         )
-        if options.loaded:
+        if options.loaded and not self.resumed:
             self._load_moments(options.load_weights_folder / "adam.pth")
         self.scheduler = build_scheduler(self.optimizer, options.scheduler_step_size)
-        self.step = 0
-        seed_everything(options.seed + team.rank)  # other flips and jitter in each process
+        self.step = self.bad_steps = 0
+        self.losses: list[float] = []  # of this epoch
+        self.best = math.inf  # score of weights_best
+        if self.resumed:
+            self._resume()
         self.source_names = [str(i) for i in options.frame_ids[1:]] + ["s"] * options.use_stereo
 
     def train(self) -> None:
-        """All epochs: train, validate, save."""
-        options, team = self.options, self.team
+        """All epochs that are left: train, validate, save.
+
+        SIGTERM and SIGINT end it after the step at hand, with everything saved, and SystemExit.
+        """
+        options, team, sampler = self.options, self.team, self.sampler
+        if sampler.epoch >= options.num_epochs:
+            team.say(f"nothing left to do: all {options.num_epochs} epochs are done")
+            return
         if team.leads:
             with atomic_write(self.folder / "models" / "opt.json", "w") as file:
                 known = to_json(options) | {"data_path": str(options.data_path.resolve())}
                 json.dump(known, file, indent=2)
         self.logger = Logger(self.folder if team.leads else None)
-        steps = options.num_epochs * self.sampler.steps
-        self.progress = Progress(steps, self.sampler.samples_per_step, team.leads)
+        steps = options.num_epochs * sampler.steps
+        self.progress = Progress(steps, sampler.samples_per_step, team.leads, self.step)
         team.say(f"training on {self.speed.describe()}")
-        team.say(self.sampler.describe())
+        team.say(sampler.describe())
         team.say(f"weights and TensorBoard log in {self.folder}")
         try:
-            for epoch in range(options.num_epochs):
-                start = time.perf_counter()
-                loss = self._train_epoch(epoch)
-                self.scheduler.step()
-                last = epoch + 1 == options.num_epochs
-                saved = last or (epoch + 1) % options.save_frequency == 0
-                if saved and team.leads:
-                    self._save(epoch)
-                values = self._validate()
-                self.progress.say(
-                    f"epoch {epoch + 1}/{options.num_epochs}: loss {loss:.4f}, "
-                    + ", ".join(f"val {name} {value:.4f}" for name, value in values.items())
-                    + f", {time.perf_counter() - start:.0f} s"
-                    + (f", saved weights_{epoch}" if saved else "")
-                )
-                self.progress.pause_ended()
+            with noted_signals() as self.signals:
+                while sampler.epoch < options.num_epochs:
+                    self._train_and_validate()
+        except UserError:
+            if self.step and team.size == 1:
+                self.progress.say(f"state saved in {self._save_state()}")
+            raise
         finally:
             self.progress.close()
             self.logger.close()
 
-    def _train_epoch(self, epoch: int) -> float:
-        """One pass over the training split; the mean loss."""
-        self._set_mode(train=True)
-        self.sampler.epoch = epoch
-        losses: list[Tensor] = []
-        batches = iter(self.train_loader)
-        for _ in range(self.sampler.steps):
-            losses.append(self._step(batches))
-            # The loss before is looked at while the device still works on the one just asked for.
-            self.progress.step(epoch, self._watched(losses[-2:][0]))
-        values = self.team.gather([self._watched(loss) for loss in losses])
-        return math.fsum(values) / len(values)
+    def _train_and_validate(self) -> None:
+        """The epoch at hand, from where it stands; what is saved of it, and a line about it."""
+        options, epoch = self.options, self.sampler.epoch
+        start = time.perf_counter()
+        loss = self._train_epoch()
+        values = self._validate()
+        self.scheduler.step()
+        self.sampler.epoch, self.sampler.done, self.losses = epoch + 1, 0, []
+        last = epoch + 1 == options.num_epochs
+        saved = last or (epoch + 1) % options.save_frequency == 0
+        if self.team.leads:
+            score = values.get("abs_rel", values["loss"])
+            if score < self.best:
+                self.best = score
+                self._save_weights("weights_best")
+            if saved:
+                self._save_weights(f"weights_{epoch}")
+                self._save_state()
+        self.progress.say(
+            f"epoch {epoch + 1}/{options.num_epochs}: loss {loss:.4f}, "
+            + ", ".join(f"val {name} {value:.4f}" for name, value in values.items())
+            + f", {time.perf_counter() - start:.0f} s"
+            + (f", saved weights_{epoch}" if saved else "")
+        )
+        self.progress.pause_ended()
 
-    def _step(self, batches: Iterator[dict[str, Any]]) -> Tensor:
-        """One step of the optimizer, of one or more passes; their mean loss, NaN for bad motion."""
+    def _train_epoch(self) -> float:
+        """The steps of an epoch that are left; the mean loss of all."""
+        self._set_mode(train=True)
+        sampler, save_steps = self.sampler, self.options.save_steps
+        before: tuple[Tensor, list[int]] | None = None
+        batches = iter(self.train_loader)
+        while sampler.done < sampler.steps:
+            now = self._step(batches)
+            sampler.done += 1
+            # The loss before is looked at while the device still works on the one just asked for.
+            if before is not None:
+                self._watch(*before)
+            before = now
+            self.progress.step(sampler.epoch, self.losses[-1] if self.losses else math.nan)
+            stopping = self._asked_to_stop()
+            if stopping or (save_steps and self.step % save_steps == 0):
+                self._watch(*before)
+                before = None
+                if self.team.leads:
+                    self._save_state()
+            if stopping:
+                self._stop()
+        if before is not None:
+            self._watch(*before)
+        losses = [loss for loss in self.team.gather(self.losses) if math.isfinite(loss)]
+        return math.fsum(losses) / max(len(losses), 1)
+
+    def _step(self, batches: Iterator[dict[str, Any]]) -> tuple[Tensor, list[int]]:
+        """One step of the optimizer, of one or more passes.
+
+        Returns their mean loss, which is not finite if motion or gradients are not, and the indices
+        of their samples. Nothing is learnt from such a step.
+        """
         passes = self.options.accumulate_grad
         total = torch.zeros((), device=self.device)
+        indices: list[int] = []
+        # A step's random numbers come from its own seed: a resumed run needs to know no others.
+        seed_everything(mixed_seed(self.options.seed, self.team.rank, self.step))
         for i in range(passes):
             batch = next(batches)
+            self._note_bad(batch["bad"].tolist())
+            indices += batch["index"].tolist()
             self.progress.waiting_ended()
             is_last = i + 1 == passes
             with contextlib.nullcontext() if is_last else self.team.no_sync(self.network):
                 color, prediction, terms = self._forward(batch, self.network, self.loss)
-                loss = terms.total.detach() + 0 * prediction.T.detach().sum()
-                if self.device.type == "cpu":  # its grid_sample crashes on the way back from NaN
-                    self._watched(loss)
+                total += (terms.total.detach() + 0 * prediction.T.detach().sum()) / passes
+                # A CPU's grid_sample crashes on the way back from NaN.
+                if self.device.type == "cpu" and self.team.any(not total.isfinite()):
+                    self.optimizer.zero_grad(set_to_none=True)
+                    self.step += 1
+                    return total * math.nan, indices
                 self.speed.scaler.scale(terms.total / passes).backward()
-            total += loss / passes
             self.progress.working_ended()
+        if not self.speed.scaler.is_enabled():  # which looks for itself
+            grads = [p.grad for p in self.model.parameters() if p.grad is not None]
+            total += 0 * torch.nn.utils.get_total_norm(grads)
+            self.optimizer.found_inf = (~total.isfinite()).float()  # the fused step does nothing
         self.speed.scaler.step(self.optimizer)
         self.speed.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         if self.step % self.options.log_frequency == 0:
             self._log_step(color, prediction, terms)
         self.step += 1
-        return total
+        return total, indices
 
-    def _watched(self, loss: Tensor) -> float:
-        """A loss as a number, which must be finite."""
-        value = loss.item()
-        if not math.isfinite(value):
-            raise UserError(
-                f"training diverged at step {self.step}: loss or motion is not finite; lower "
-                "--learning_rate, or start from other weights"
+    def _watch(self, loss: Tensor, indices: list[int]) -> None:
+        """Keep a step's loss, and stop when too many in a row are not finite."""
+        self.losses.append(loss.item())
+        if math.isfinite(self.losses[-1]):
+            self.bad_steps = 0
+            return
+        self.bad_steps += 1
+        if self.bad_steps < self.options.max_bad_steps:
+            self.progress.say(f"step {self.step}: loss or gradient not finite, skipped")
+            return
+        names = ", ".join(f"'{self.frames[i]}'" for i in indices[:4])
+        names += f" and {len(indices) - 4} more" * (len(indices) > 4)
+        raise UserError(
+            f"training diverged at step {self.step}: loss or gradient not finite "
+            f"{self.bad_steps} times in a row, last for {names}, at learning rate "
+            f"{self.scheduler.get_last_lr()[0]:g}; last state: {self.states.last or 'none'}; lower "
+            "--learning_rate, or start from other weights"
+        )
+
+    def _note_bad(self, indices: list[int]) -> None:
+        """Say which samples could not be read, and stop when they are too many."""
+        for frame in self.bad.add(indices):
+            self.progress.say(
+                f"'{frame}' cannot be read, another stands in ({len(self.bad.indices)} so far)"
             )
-        return value
+
+    def _asked_to_stop(self) -> bool:
+        """Whether a signal came to any process; several talk about it now and then only."""
+        if self.team.size > 1 and self.step % 10:
+            return False
+        return self.team.any(self.signals.received is not None)
+
+    def _stop(self) -> None:
+        """End the program as the signal wanted, once all is saved."""
+        which = self.signals.received or signal.SIGTERM
+        self.progress.say(
+            f"stopped by {signal.Signals(which).name} after step {self.step}, state saved in "
+            f"{self.states.last}: the same command with --resume goes on"
+        )
+        raise SystemExit(128 + which)
 
     def _forward(
         self, batch: dict[str, Any], network: Callable, loss: Callable
@@ -269,6 +379,7 @@ class Trainer:
         """
         self._set_mode(train=False)
         self.progress.doing("validating")
+        seed_everything(mixed_seed(self.options.seed, self.team.rank, self.step))
         self.team.share_buffers(self.model)
         losses, psnr, scores = [], [], []
         for batch in self.val_loader:
@@ -316,13 +427,44 @@ class Trainer:
         for name in self.options.freeze:
             self.model.get_submodule(name).eval()
 
-    def _save(self, epoch: int) -> None:
-        options = self.options
-        folder = self.folder / "models" / f"weights_{epoch}"
-        checkpoint.save_weights(
-            folder, self.model, options.height, options.width, options.use_stereo
+    def _save_weights(self, name: str) -> None:
+        """Write the networks and the optimizer's moments in the published layout."""
+        options, models = self.options, self.folder / "models"
+        with atomic_folder(models / name) as folder:
+            checkpoint.save_weights(
+                folder, self.model, options.height, options.width, options.use_stereo
+            )
+            checkpoint.save(folder / "adam.pth", self.optimizer.state_dict())
+        if options.keep:
+            numbers = [path.name.removeprefix("weights_") for path in models.glob("weights_*")]
+            for number in sorted(int(n) for n in numbers if n.isdecimal())[: -options.keep]:
+                shutil.rmtree(models / f"weights_{number}")
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        """All that has a state which a resumed run must have."""
+        return {
+            "model": self.model,
+            "optimizer": self.optimizer,
+            "scheduler": self.scheduler,
+            "scaler": self.speed.scaler,
+            "sampler": self.sampler,
+            "bad samples": self.bad,
+        }
+
+    def _save_state(self) -> Path:
+        """Write all that the run needs to go on from here."""
+        counts = {name: getattr(self, name) for name in COUNTS}
+        return self.states.save(self.step, self._parts, counts)
+
+    def _resume(self) -> None:
+        """Take everything over from the state that --resume asks for."""
+        for name, value in self.states.restore(self.resumed, self._parts, COUNTS).items():
+            setattr(self, name, value)
+        self.team.say(
+            f"going on from {self.states.last}: epoch {self.sampler.epoch + 1}, "
+            f"step {self.sampler.done + 1} of {self.sampler.steps}"
         )
-        checkpoint.save(folder / "adam.pth", self.optimizer.state_dict())
 
     def _load_moments(self, adam: Path) -> None:
         """Take over the optimizer's state of loaded weights, where it is there and fits."""
@@ -330,6 +472,11 @@ class Trainer:
             fits = checkpoint.load_optimizer(adam, self.optimizer)
             anew = f"{adam} does not fit: Adam starts anew"
             self.team.say("continuing Adam's moments" if fits else anew)
+
+
+def mixed_seed(*numbers: int) -> int:
+    """One seed of several numbers, all of whose bits count."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 def reconstruction_psnr(color: Tensor, terms: LossTerms) -> list[float]:

@@ -4,6 +4,8 @@ import argparse
 import contextlib
 import os
 import random
+import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -12,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import IO, NoReturn, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -140,6 +142,46 @@ def ahead(items: Iterable[Item], count: int) -> Iterator[Item]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+class NotedSignals:
+    """The signal that asked this process to stop, if one did."""
+
+    received: int | None = None
+
+
+@contextlib.contextmanager
+def noted_signals() -> Iterator[NotedSignals]:
+    """In the block, SIGTERM and SIGINT are noted instead of obeyed; the second one is obeyed.
+
+    Only a main thread can have it so; in others they act as ever.
+    """
+    noted = NotedSignals()
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    before = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
+
+    def restore() -> None:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+    def note(which: int, frame: Any) -> None:
+        noted.received = which
+        restore()
+
+    for which in before:
+        signal.signal(which, note)
+    try:
+        yield noted
+    finally:
+        restore()
+
+
+def leave_signals_to_others(worker: int = 0) -> None:
+    """For loader processes, which their trainer ends: a signal to the group is not theirs."""
+    for which in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(which, signal.SIG_IGN)
+
+
 class Stopwatch:
     """Seconds since its making, split among the named occupations."""
 
@@ -219,4 +261,25 @@ def atomic_write(path: str | os.PathLike, mode: str = "wb") -> Iterator[IO]:
             os.unlink(name)
         if isinstance(error, OSError) and error.errno and error.filename in (None, name):
             error.filename = str(path)  # a full disk, say: name the file the user knows
+        raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of `path` only when the block ends well."""
+    demand_writable(path / "any")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield new
+        new.chmod(0o777 & ~UMASK)
+        if path.exists():  # folders cannot replace each other in one go
+            old = new.with_name(f"{new.name}.old")
+            path.rename(old)
+            new.rename(path)
+            shutil.rmtree(old)
+        else:
+            new.rename(path)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
         raise

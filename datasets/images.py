@@ -1,6 +1,7 @@
 """Images on disk: colour, 16-bit depth, and depth images made of points."""
 
 import contextlib
+import io
 from pathlib import Path
 
 import cv2
@@ -13,8 +14,7 @@ from torch import Tensor
 
 from utils import UserError
 
-PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-PNG_RGB = bytes([8, 2])  # bits and kind of colour, at byte 24
+ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # of whole files
 AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
@@ -45,12 +45,12 @@ def read_pixels(path: Path) -> UInt8[Tensor, "3 H W"]:
         UserError: as `read_image`.
     """
     pixels = None
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         content = path.read_bytes()
-        whole_jpeg = content.startswith(b"\xff\xd8") and content.endswith(b"\xff\xd9")
-        whole_png = content.startswith(PNG_START) and content.endswith(PNG_END)
-        if whole_jpeg or (whole_png and content[24:26] == PNG_RGB):
-            pixels = cv2.imdecode(np.frombuffer(content, np.uint8), AS_STORED)
+        with Image.open(io.BytesIO(content)) as header:
+            end = ENDS.get(header.format)
+            if header.mode == "RGB" and end is not None and content.endswith(end):
+                pixels = cv2.imdecode(np.frombuffer(content, np.uint8), AS_STORED)
     if pixels is None:
         pixels = np.array(read_image(path))
     return torch.from_numpy(pixels).permute(2, 0, 1)

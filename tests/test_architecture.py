@@ -10,9 +10,10 @@ FLOORS = {
     "layers": 0, "metrics": 0, "trajectory": 0, "utils": 0,
     "networks": 1, "losses": 1, "datasets": 1, "distributed": 1,
     "checkpoint": 2, "logger": 2, "options": 2, "released": 2, "speed": 2,
-    "trainer": 3, "inference": 3,
-    "train": 4, "evaluate_depth": 4, "evaluate_pose": 4, "export_gt_depth": 4, "tools": 4,
-    "benchmarks": 5,
+    "sampling": 2, "states": 3,
+    "trainer": 4, "inference": 4,
+    "train": 5, "evaluate_depth": 5, "evaluate_pose": 5, "export_gt_depth": 5, "tools": 5,
+    "benchmarks": 6,
 }  # fmt: skip
 SEES_OPTIONS = 3  # from this floor up
 

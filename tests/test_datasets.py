@@ -181,6 +181,14 @@ def test_pixels_are_those_of_pillow_whatever_the_file(tmp_path, mode, kind):
     assert np.abs(got - expected).max() <= 3  # JPEG libraries round differently
 
 
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_image_bombs_are_refused_before_they_unfold(tmp_path, monkeypatch, kind):
+    Image.fromarray(smooth_colours()[0]).save(tmp_path / f"image.{kind}")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # more than twice that is a bomb
+    with pytest.raises(UserError, match="could be decompression bomb"):
+        read_pixels(tmp_path / f"image.{kind}")
+
+
 @pytest.mark.parametrize(
     "content, words",
     [

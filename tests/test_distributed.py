@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripts import TINY
 
-from distributed import EpochSampler, Team
+from distributed import Team
+from sampling import EpochSampler
 from utils import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -72,7 +73,7 @@ def test_no_sample_is_seen_twice_and_what_is_left_out_is_counted(
     for rank in range(size):
         sampler = EpochSampler(samples, batch_size, passes, seed, Team(CPU, rank, size))
         sampler.epoch = epoch
-        own = list(sampler)
+        own = [draw.index for draw in sampler]
         assert len(own) == len(sampler) == sampler.steps * passes * batch_size
         seen += own
     assert len(set(seen)) == len(seen) == samples - sampler.left_out
@@ -84,8 +85,10 @@ def test_every_epoch_has_its_order_and_leaves_out_others():
     orders = []
     for epoch in range(30):
         sampler.epoch = epoch
-        orders.append(tuple(sampler))
-        assert orders[-1] == tuple(sampler)  # the same again when asked again
+        orders.append(tuple(draw.index for draw in sampler))
+        assert orders[-1] == tuple(
+            draw.index for draw in sampler
+        )  # the same again when asked again
     assert len(set(orders)) == 30
     counts = Counter(sample for order in orders for sample in order)
     assert set(counts) == set(range(11))
@@ -168,7 +171,7 @@ def test_two_processes_train_and_one_writes(flags, tmp_path):
     assert "a step is 2 samples x 2 passes x 2 processes = 8, an epoch 1 steps (1 samples" in out
     assert "epoch 2/2: loss" in out and "saved weights_1" in out
     assert out2 == "" and "step" not in err2
-    assert {p.name for p in (tmp_path / "mdp").iterdir()} == {"models", "train", "val"}
+    assert {p.name for p in (tmp_path / "mdp").iterdir()} == {"models", "states", "train", "val"}
     assert len(list((tmp_path / "mdp" / "train").iterdir())) == 1
 
 

@@ -28,9 +28,9 @@ def test_loss_falls_rates_drop_and_weights_are_saved_as_asked(sample, tmp_path, 
     rates, unchanged = [], []
     train_epoch, validate = it._train_epoch, it._validate
 
-    def watched_epoch(epoch):
+    def watched_epoch():
         rates.append(it.optimizer.param_groups[0]["lr"])
-        return train_epoch(epoch)
+        return train_epoch()
 
     def watched_validation():
         before = {k: v.clone() for k, v in it.model.state_dict().items()}
@@ -45,7 +45,7 @@ def test_loss_falls_rates_drop_and_weights_are_saved_as_asked(sample, tmp_path, 
     assert np.mean(losses[-2:]) < 0.9 * losses[0], losses
     assert rates == pytest.approx([3e-4] * 6 + [3e-5] * 2)
     saved = sorted(path.name for path in (tmp_path / "run" / "models").glob("weights_*"))
-    assert saved == ["weights_2", "weights_5", "weights_7"]
+    assert saved == ["weights_2", "weights_5", "weights_7", "weights_best"]
     assert unchanged == [True] * 8
     assert it.step == 8 * 5
     last = checkpoint.load_depth_model(tmp_path / "run/models/weights_7").model
@@ -86,6 +86,7 @@ def test_divergence_ends_in_one_line(monkeypatch, capsys, sample, tmp_path):
     line = fails(monkeypatch, capsys, "train", *TINY, "--data_path", sample, "--split",
         sample / "splits/sample", "--log_dir", tmp_path, "--learning_rate", "1e30")  # fmt: skip
     assert "diverged at step" in line and "--learning_rate" in line
+    assert "10 times in a row" in line and "drive_0001_sync" in line
 
 
 def test_bad_ground_truth_shows_before_the_first_step(monkeypatch, capsys, sample, tmp_path):
