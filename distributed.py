@@ -131,6 +131,14 @@ def signs_of_life() -> Iterator[None]:
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
-    yield  # an error goes past: this process ends, and the others notice
-    finished.set()
-    thread.join()
+    together = False
+    try:
+        yield
+        together = True
+    except SystemExit:  # all have agreed to stop
+        together = True
+        raise
+    finally:  # after an error this process ends, and the others notice
+        if together:
+            finished.set()
+            thread.join()

@@ -218,6 +218,14 @@ class Trainer:
             if self.step and team.size == 1:
                 self.progress.say(f"state saved in {self._save_state()}")
             raise
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            # It comes at any moment, in the middle of a step too: no state is saved here.
+            raise UserError(
+                "a process that loads data was killed, perhaps for want of memory: try fewer "
+                f"--num_workers; last state: {self.states.last or 'none'}"
+            ) from error
         finally:
             self.progress.close()
             self.logger.close()

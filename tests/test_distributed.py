@@ -202,6 +202,20 @@ def test_when_one_process_hangs_the_other_ends_within_a_minute(flags, tmp_path):
     assert "Traceback" not in err and "another process of this training" in err
 
 
+def test_both_stop_when_asked_and_go_on_together(flags, tmp_path):
+    places = ["--log_dir", tmp_path, "--save_steps", 1]
+    processes = start_all(2, *flags, *places, "--num_epochs", 10000)
+    until(lambda: (tmp_path / "mdp/models/weights_0/adam.pth").exists(), processes)
+    processes[1].terminate()  # one is enough
+    results = finish(processes)
+    assert [status for *_, status in results] == [143, 143], results
+    assert "--resume goes on" in results[0][0]
+    epoch = int(results[0][0].split("saved weights_")[-1].split()[0])
+    results = finish(start_all(2, *flags, *places, "--num_epochs", epoch + 9, "--resume"))
+    assert [status for *_, status in results] == [0, 0], results
+    assert "going on from" in results[0][0]
+
+
 def test_a_mistake_in_one_process_ends_both_in_one_line(flags, tmp_path):
     (_, err, status), (_, err2, status2) = finish(
         start_all(2, *flags, "--log_dir", tmp_path, "--learning_rate", "1e30")

@@ -151,6 +151,26 @@ def test_sigterm_saves_and_says_how_to_go_on(flags, tmp_path, uninterrupted):
     assert same(weights(tmp_path), uninterrupted)  # whatever loads the samples
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for the children")
+def test_a_killed_loader_ends_the_run_in_one_line(flags, tmp_path):
+    process = subprocess.Popen(
+        command(flags, tmp_path, "--num_workers", 1, "--num_epochs", 1000),
+        env=one_thread(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 60
+    while not any_state(tmp_path / "mdp/states") and time.monotonic() < end:
+        time.sleep(0.02)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in children:
+        os.kill(int(child), signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2 and "Traceback" not in err, err
+    assert "a process that loads data was killed" in err and "last state: " in err
+
+
 def test_a_second_signal_is_obeyed():
     with noted_signals() as noted:
         os.kill(os.getpid(), signal.SIGINT)
@@ -214,6 +234,21 @@ def test_a_damaged_state_is_named_and_the_one_before_taken(
     out = capsys.readouterr().out
     assert f"WARNING: {newest}: " in out and f"going on from {older}" in out
     assert len(list((stopped / "mdp/states").iterdir())) == 2
+
+
+class Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+def test_a_state_that_would_run_code_is_refused(monkeypatch, capsys, flags, stopped, tmp_path):
+    mark, path = tmp_path / "it ran", tmp_path / "state_99.pth"
+    torch.save({"identity": {}, "parts": {}, "counts": {}, "bomb": Bomb(mark)}, path)
+    line = fails(monkeypatch, capsys, "train", *flags, "--log_dir", stopped, "--resume", path)
+    assert "cannot be read as weights" in line and not mark.exists()
 
 
 def test_without_any_whole_state_it_says_so(monkeypatch, capsys, flags, stopped):
