@@ -48,15 +48,15 @@ class Progress:
         self._worked += now - self._last
         self._last = now
 
-    def step(self, epoch: int, loss: float) -> None:
-        """A step is done; the loss is that of the one before."""
+    def step(self, epoch: int, loss: float | None) -> None:
+        """A step is done; the loss is that of the one before, if there was one."""
         self.working_ended()
         self._steps += 1
         self._bar.set_description(f"epoch {epoch + 1}", refresh=False)
         self._bar.update(1)
         self._bar.set_postfix(
-            {
-                "loss": f"{loss:.4f}",
+            ({} if loss is None else {"loss": f"{loss:.4f}"})
+            | {
                 "samples/s": f"{self.samples_per_second:.1f}",
                 "waiting": f"{self.waiting_share:.0%}",
             },

@@ -269,7 +269,7 @@ class Trainer:
             if before is not None:
                 self._watch(*before)
             before = now
-            self.progress.step(sampler.epoch, self.losses[-1] if self.losses else math.nan)
+            self.progress.step(sampler.epoch, self.losses[-1] if self.losses else None)
             stopping = self._asked_to_stop()
             if stopping or (save_steps and self.step % save_steps == 0):
                 self._watch(*before)

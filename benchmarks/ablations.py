@@ -186,7 +186,9 @@ def run_folder(work: Path, name: str, seed: int) -> Path:
 
 def saved(folder: Path) -> Path | None:
     """The weights of a run, if it is done."""
-    return max((folder / "models").glob("weights_*"), key=lambda p: p.stat().st_mtime, default=None)
+    return max(
+        (folder / "models").glob("weights_[0-9]*"), key=lambda p: p.stat().st_mtime, default=None
+    )
 
 
 def common_start(work: Path) -> Path:
