@@ -41,7 +41,7 @@ from utils import (
     atomic_folder,
     atomic_write,
     count_workers,
-    leave_signals_to_others,
+    leave_interrupts_to_others,
     noted_signals,
     pick_device,
     seed_everything,
@@ -156,7 +156,7 @@ class Trainer:
             collate_fn=collate,
             pin_memory=self.device.type == "cuda",
             persistent_workers=workers > 0,
-            worker_init_fn=leave_signals_to_others,
+            worker_init_fn=leave_interrupts_to_others,
         )
         drawn = DrawnSamples(train, options.on_bad_sample == "skip")
         self.train_loader = loader(drawn, sampler=self.sampler)
@@ -222,6 +222,8 @@ class Trainer:
             if "DataLoader worker" not in str(error):
                 raise
             # It comes at any moment, in the middle of a step too: no state is saved here.
+            if self.signals.received is not None:  # the signal went to the loaders, too
+                self._stop()
             raise UserError(
                 "a process that loads data was killed, perhaps for want of memory: try fewer "
                 f"--num_workers; last state: {self.states.last or 'none'}"
@@ -359,7 +361,7 @@ class Trainer:
         which = self.signals.received or signal.SIGTERM
         self.progress.say(
             f"stopped by {signal.Signals(which).name} after step {self.step}, state saved in "
-            f"{self.states.last}: the same command with --resume goes on"
+            f"{self.states.last or 'no file yet'}: the same command with --resume goes on"
         )
         raise SystemExit(128 + which)
 

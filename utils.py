@@ -176,10 +176,9 @@ def noted_signals() -> Iterator[NotedSignals]:
         restore()
 
 
-def leave_signals_to_others(worker: int = 0) -> None:
-    """For loader processes, which their trainer ends: a signal to the group is not theirs."""
-    for which in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(which, signal.SIG_IGN)
+def leave_interrupts_to_others(worker: int = 0) -> None:
+    """For loader processes: Ctrl-C, which reaches them too, is their trainer's to deal with."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class Stopwatch:
