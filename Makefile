@@ -84,7 +84,7 @@ test-slow: $(READY)
 
 # A training killed twenty times at random instants, and resumed each time.
 soak: $(READY)
-	$(BIN)/python -m pytest -m slow tests/test_resume.py
+	$(BIN)/python -m pytest -m slow -rP tests/test_resume.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -58,9 +58,9 @@ class Team:
         dist.all_reduce(flag, dist.ReduceOp.MAX)
         return flag.item() > 0
 
-    def no_sync(self, network: nn.Module) -> contextlib.AbstractContextManager:
-        """A context in which backward passes leave each process its own gradients."""
-        return network.no_sync() if self.size > 1 else contextlib.nullcontext()
+    def averaging(self, network: nn.Module, now: bool) -> contextlib.AbstractContextManager:
+        """A context whose backward passes average gradients now, or leave that to a later one."""
+        return contextlib.nullcontext() if now or self.size == 1 else network.no_sync()
 
     def share_buffers(self, module: nn.Module) -> None:
         """Give all processes the first one's batch-norm statistics."""

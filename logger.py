@@ -1,7 +1,6 @@
 """What a person sees of a training: the progress bar, lines, TensorBoard scalars and pictures."""
 
 import sys
-import time
 from pathlib import Path
 
 import matplotlib
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from losses import LossTerms
 from networks import Prediction
+from utils import Stopwatch
 
 PICTURES = 4  # samples of a batch that are shown
 
@@ -33,24 +33,15 @@ class Progress:
         )
         self._steps = 0
         self._batch_size = batch_size
-        self._start = self._last = time.perf_counter()
-        self._waited = self._worked = 0.0
+        self._watch = Stopwatch("waiting", "working", "pausing")
 
     def waiting_ended(self) -> None:
         """The next batch is there."""
-        now = time.perf_counter()
-        self._waited += now - self._last
-        self._last = now
-
-    def working_ended(self) -> None:
-        """The batch has been made use of."""
-        now = time.perf_counter()
-        self._worked += now - self._last
-        self._last = now
+        self._watch.ended("waiting")
 
     def step(self, epoch: int, loss: float | None) -> None:
         """A step is done; the loss is that of the one before, if there was one."""
-        self.working_ended()
+        self._watch.ended("working")
         self._steps += 1
         self._bar.set_description(f"epoch {epoch + 1}", refresh=False)
         self._bar.update(1)
@@ -69,15 +60,20 @@ class Progress:
 
     def pause_ended(self) -> None:
         """Validation or saving is over: its time counts for neither working nor waiting."""
-        self._last = time.perf_counter()
+        self._watch.ended("pausing")
 
     @property
     def samples_per_second(self) -> float:
-        return self._steps * self._batch_size / max(self._waited + self._worked, 1e-9)
+        return self._steps * self._batch_size / max(self._seconds, 1e-9)
 
     @property
     def waiting_share(self) -> float:
-        return self._waited / max(self._waited + self._worked, 1e-9)
+        return self._watch.seconds["waiting"] / max(self._seconds, 1e-9)
+
+    @property
+    def _seconds(self) -> float:
+        """Of waiting and working."""
+        return self._watch.seconds["waiting"] + self._watch.seconds["working"]
 
     def say(self, line: str) -> None:
         """Print a line without tearing the bar."""

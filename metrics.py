@@ -156,18 +156,8 @@ def server_errors(gt: Float[ndarray, "*N"], pred: Float[ndarray, "*N"]) -> Serve
 
 def resized_depth(disp: Float[ndarray, "h w"], size: tuple[int, int]) -> Float[ndarray, "H W"]:
     """Depth of a scaled disparity at (height, width); the disparity is resized, bilinearly."""
-    return depth_of(resized(disp, size))
-
-
-def resized(disp: Float[ndarray, "h w"], size: tuple[int, int]) -> Float[ndarray, "H W"]:
-    """A disparity at (height, width), bilinearly."""
-    return cv2.resize(disp, (size[1], size[0]))
-
-
-def depth_of(disp: Float[ndarray, "*shape"]) -> Float[ndarray, "*shape"]:
-    """Depth of scaled disparities; that of 0 is infinite, until the range is clipped."""
-    with np.errstate(divide="ignore"):
-        return 1 / disp
+    with np.errstate(divide="ignore"):  # infinitely far, until the range is clipped
+        return 1 / cv2.resize(disp, (size[1], size[0]))
 
 
 def score_depth(
@@ -186,7 +176,7 @@ def score_depth(
     mask = protocol.mask(gt)
     if not mask.any():
         return None
-    pred = depth_scale * depth_of(resized(disp, gt.shape)[mask])
+    pred = depth_scale * resized_depth(disp, gt.shape)[mask]
     gt = gt[mask]
     ratio = float(np.median(gt) / np.median(pred))
     if protocol.scaling == "per_image_median":

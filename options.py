@@ -263,6 +263,21 @@ class LogOptions(Options):
     model_name: str = flag("mdp", "name of the run, a folder in --log_dir")
     log_frequency: int = flag(250, "steps between entries in TensorBoard")
     save_frequency: int = flag(1, "epochs between saved weights; the last are always saved")
+    seed: int = flag(0, "of all random numbers")
+
+    def check(self) -> None:
+        self._demand_positive("log_frequency", "save_frequency")
+        self._demand(0 <= self.seed < 2**63, f"--seed must be 0 or more, not {self.seed}")
+        good = self.model_name not in ("", ".", "..") and Path(self.model_name).name == (
+            self.model_name
+        )
+        self._demand(good, f"--model_name '{self.model_name}' is not the name of a folder")
+
+
+@dataclasses.dataclass(frozen=True)
+class ResumeOptions(Options):
+    """stopping and going on"""
+
     save_steps: int = flag(0, "steps between saved states, for --resume, beside those of epochs")
     keep: int = flag(0, "newest weights and states that stay; 0: all weights, two states")
     resume: Path | None = flag(
@@ -278,21 +293,16 @@ class LogOptions(Options):
     max_bad_steps: int = flag(
         10, "steps in a row whose loss or gradient is not finite, each skipped, until it stops"
     )
-    seed: int = flag(0, "of all random numbers")
 
     def check(self) -> None:
-        self._demand_positive("log_frequency", "save_frequency", "max_bad_steps")
+        self._demand_positive("max_bad_steps")
         for name in ("save_steps", "keep"):
             self._demand(getattr(self, name) >= 0, f"--{name} must be 0 or more")
-        self._demand(0 <= self.seed < 2**63, f"--seed must be 0 or more, not {self.seed}")
-        good = self.model_name not in ("", ".", "..") and Path(self.model_name).name == (
-            self.model_name
-        )
-        self._demand(good, f"--model_name '{self.model_name}' is not the name of a folder")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions(
+    ResumeOptions,
     LogOptions,
     RuntimeOptions,
     SpeedOptions,

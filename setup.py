@@ -8,6 +8,7 @@ setup(
     python_requires=">=3.10",
     packages=["networks", "datasets"],
     py_modules=[
+        "building",
         "checkpoint",
         "distributed",
         "inference",

@@ -1,120 +1,45 @@
 """The training loop."""
 
-import contextlib
 import json
 import math
 import shutil
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
 import checkpoint
-from datasets import (
-    DATASETS,
-    MonoDataset,
-    collate,
-    in_unit_range,
-    read_split,
-    split_folder,
-)
+from building import build_dataset, build_loaders, build_loss, build_model, build_scheduler
+from datasets import in_unit_range
 from distributed import Team
 from layers import disp_to_depth
 from logger import Logger, Progress
-from losses import LossTerms, SelfSupervisedLoss
+from losses import LossTerms
 from metrics import DepthScore, score_depth, summarise
-from networks import Monodepth, Prediction
+from networks import Prediction
 from options import NEWEST, TrainOptions, identity_of, to_json
-from sampling import BadSamples, DrawnSamples, EpochSampler
+from sampling import BadSamples, EpochSampler
 from speed import Speed
 from states import States
 from utils import (
     UserError,
     atomic_folder,
     atomic_write,
-    count_workers,
-    leave_interrupts_to_others,
     noted_signals,
     pick_device,
+    remove_unfinished,
     seed_everything,
 )
 
 KEPT_STATES = 2
 COUNTS = ("step", "bad_steps", "losses", "best")  # of the trainer's own
-
-
-def build_model(options: TrainOptions) -> Monodepth:
-    """The networks that the options ask for."""
-    return Monodepth(
-        num_layers=options.num_layers,
-        pretrained=options.needs_imagenet,
-        scales=options.scales,
-        frame_ids=options.frame_ids,
-        stereo=options.use_stereo,
-        pose_model_type=options.pose_model_type,
-        pose_model_input=options.pose_model_input,
-        predictive_mask=options.predictive_mask,
-    )
-
-
-def build_loss(options: TrainOptions) -> SelfSupervisedLoss:
-    """The loss that the options ask for."""
-    return SelfSupervisedLoss(
-        scales=options.scales,
-        min_depth=options.min_depth,
-        max_depth=options.max_depth,
-        disparity_smoothness=options.disparity_smoothness,
-        use_ssim=not options.no_ssim,
-        v1_multiscale=options.v1_multiscale,
-        avg_reprojection=options.avg_reprojection,
-        automasking=not options.disable_automasking,
-        scale_translation=options.pose_model_type == "posecnn",
-        stereo=options.use_stereo,
-    )
-
-
-def build_dataset(options: TrainOptions, part: str) -> MonoDataset:
-    """The `train` part of the split, augmented, or `val`, with depth and resized as scored."""
-    kind = DATASETS[options.dataset]
-    kind.demand_data(options.data_path)
-    own = {"neighbours": options.nyuv2_neighbours} if options.dataset == "nyuv2" else {}
-    try:
-        frames = read_split(split_folder(options.split, options.data_path) / f"{part}_files.txt")
-    except UserError as error:
-        # the split that comes with prepared data is missing: so is the preparation
-        advice = kind.how_to_get if options.split == options.dataset else ""
-        raise UserError(str(error), advice) from None
-    return kind(
-        options.data_path,
-        frames,
-        options.height,
-        options.width,
-        options.frame_ids,
-        use_stereo=options.use_stereo,
-        augment=part == "train",
-        png=options.png,
-        fast_resize=part == "train",
-        intrinsics=options.intrinsics,
-        with_depth=part == "val",
-        **own,
-    )
-
-
-def build_scheduler(
-    optimizer: torch.optim.Optimizer, epochs: tuple[int, ...]
-) -> torch.optim.lr_scheduler.LRScheduler:
-    """A learning rate that drops to a tenth: every n epochs for (n,), else after each of them."""
-    if len(epochs) == 1:
-        return torch.optim.lr_scheduler.StepLR(optimizer, epochs[0], gamma=0.1)
-    return torch.optim.lr_scheduler.MultiStepLR(optimizer, list(epochs), gamma=0.1)
 
 
 class Trainer:
@@ -148,28 +73,16 @@ class Trainer:
         )
         self.frames, self.protocol = train.frames, val.protocol
         self.bad = BadSamples(train)
-        workers = count_workers(options.num_workers, team.size_here)
-        loader = partial(
-            DataLoader,
-            batch_size=options.batch_size,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=self.device.type == "cuda",
-            persistent_workers=workers > 0,
-            worker_init_fn=leave_interrupts_to_others,
-        )
-        drawn = DrawnSamples(train, options.on_bad_sample == "skip")
-        self.train_loader = loader(drawn, sampler=self.sampler)
-        self.val_loader = loader(Subset(val, range(team.rank, len(val), team.size)))
+        self.train_loader, self.val_loader = build_loaders(options, train, val, self.sampler, team)
 
         identity = identity_of(options) | {"samples": len(train), "processes": team.size}
         self.states = States(self.folder / "states", options.keep or KEPT_STATES, identity)
-        self.resumed = options.resume and self.states.find(
+        resumed = options.resume and self.states.find(
             None if options.resume == NEWEST else options.resume
         )
         self.model = build_model(options)
         self.loss = build_loss(options)
-        if options.loaded and not self.resumed:
+        if options.loaded and not resumed:
             checkpoint.load_weights(options.load_weights_folder, self.model, options.loaded)
             team.say(f"loaded {' '.join(options.loaded)} from {options.load_weights_folder}")
         for name in options.freeze:
@@ -181,14 +94,14 @@ class Trainer:
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), options.learning_rate, fused=True
         )
-        if options.loaded and not self.resumed:
+        if options.loaded and not resumed:
             self._load_moments(options.load_weights_folder / "adam.pth")
         self.scheduler = build_scheduler(self.optimizer, options.scheduler_step_size)
         self.step = self.bad_steps = 0
         self.losses: list[float] = []  # of this epoch
         self.best = math.inf  # score of weights_best
-        if self.resumed:
-            self._resume()
+        if resumed:
+            self._go_on_from(resumed)
         self.source_names = [str(i) for i in options.frame_ids[1:]] + ["s"] * options.use_stereo
 
     def train(self) -> None:
@@ -201,6 +114,8 @@ class Trainer:
             team.say(f"nothing left to do: all {options.num_epochs} epochs are done")
             return
         if team.leads:
+            for name in ("models", "states"):
+                remove_unfinished(self.folder / name)
             with atomic_write(self.folder / "models" / "opt.json", "w") as file:
                 known = to_json(options) | {"data_path": str(options.data_path.resolve())}
                 json.dump(known, file, indent=2)
@@ -222,11 +137,12 @@ class Trainer:
             if "DataLoader worker" not in str(error):
                 raise
             # It comes at any moment, in the middle of a step too: no state is saved here.
+            last = f"last state: {self.states.last or 'none'}"
             if self.signals.received is not None:  # the signal went to the loaders, too
-                self._stop()
+                self._stop(last)
             raise UserError(
                 "a process that loads data was killed, perhaps for want of memory: try fewer "
-                f"--num_workers; last state: {self.states.last or 'none'}"
+                f"--num_workers; {last}"
             ) from error
         finally:
             self.progress.close()
@@ -238,7 +154,9 @@ class Trainer:
         start = time.perf_counter()
         loss = self._train_epoch()
         values = self._validate()
-        self.scheduler.step()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it misses the optimizer's steps of before a resume
+            self.scheduler.step()
         self.sampler.epoch, self.sampler.done, self.losses = epoch + 1, 0, []
         last = epoch + 1 == options.num_epochs
         saved = last or (epoch + 1) % options.save_frequency == 0
@@ -279,7 +197,7 @@ class Trainer:
                 if self.team.leads:
                     self._save_state()
             if stopping:
-                self._stop()
+                self._stop(f"state saved in {self.states.last}")
         if before is not None:
             self._watch(*before)
         losses = [loss for loss in self.team.gather(self.losses) if math.isfinite(loss)]
@@ -296,13 +214,12 @@ class Trainer:
         indices: list[int] = []
         # A step's random numbers come from its own seed: a resumed run needs to know no others.
         seed_everything(mixed_seed(self.options.seed, self.team.rank, self.step))
-        for i in range(passes):
-            batch = next(batches)
+        loaded = [next(batches) for _ in range(passes)]  # what cannot be read shows before all else
+        self.progress.waiting_ended()
+        for i, batch in enumerate(loaded, start=1):
             self._note_bad(batch["bad"].tolist())
             indices += batch["index"].tolist()
-            self.progress.waiting_ended()
-            is_last = i + 1 == passes
-            with contextlib.nullcontext() if is_last else self.team.no_sync(self.network):
+            with self.team.averaging(self.network, i == passes):
                 color, prediction, terms = self._forward(batch, self.network, self.loss)
                 total += (terms.total.detach() + 0 * prediction.T.detach().sum()) / passes
                 # A CPU's grid_sample crashes on the way back from NaN.
@@ -311,7 +228,6 @@ class Trainer:
                     self.step += 1
                     return total * math.nan, indices
                 self.speed.scaler.scale(terms.total / passes).backward()
-            self.progress.working_ended()
         if not self.speed.scaler.is_enabled():  # which looks for itself
             grads = [p.grad for p in self.model.parameters() if p.grad is not None]
             total += 0 * torch.nn.utils.get_total_norm(grads)
@@ -356,12 +272,12 @@ class Trainer:
             return False
         return self.team.any(self.signals.received is not None)
 
-    def _stop(self) -> None:
-        """End the program as the signal wanted, once all is saved."""
-        which = self.signals.received or signal.SIGTERM
+    def _stop(self, saved: str) -> NoReturn:
+        """End the program as the signal wanted; `saved` says what there is to go on from."""
+        which = self.signals.received or signal.SIGTERM  # it may have come to another process
         self.progress.say(
-            f"stopped by {signal.Signals(which).name} after step {self.step}, state saved in "
-            f"{self.states.last or 'no file yet'}: the same command with --resume goes on"
+            f"stopped by {signal.Signals(which).name} after step {self.step}, {saved}: the same "
+            "command with --resume goes on"
         )
         raise SystemExit(128 + which)
 
@@ -393,6 +309,8 @@ class Trainer:
         self.team.share_buffers(self.model)
         losses, psnr, scores = [], [], []
         for batch in self.val_loader:
+            if self.team.size == 1 and self._asked_to_stop():  # resumed, it validates again
+                self._stop(f"state saved in {self._save_state()}")
             color, prediction, terms = self._forward(batch, self.model.forward, self.loss.forward)
             losses += [terms.total.item()] * len(color)
             psnr += reconstruction_psnr(color, terms)
@@ -467,13 +385,13 @@ class Trainer:
         counts = {name: getattr(self, name) for name in COUNTS}
         return self.states.save(self.step, self._parts, counts)
 
-    def _resume(self) -> None:
-        """Take everything over from the state that --resume asks for."""
-        for name, value in self.states.restore(self.resumed, self._parts, COUNTS).items():
+    def _go_on_from(self, state: dict[str, Any]) -> None:
+        """Take everything over from a state."""
+        for name, value in self.states.restore(state, self._parts, COUNTS).items():
             setattr(self, name, value)
         self.team.say(
             f"going on from {self.states.last}: epoch {self.sampler.epoch + 1}, "
-            f"step {self.sampler.done + 1} of {self.sampler.steps}"
+            f"{self.sampler.done} of {self.sampler.steps} steps done"
         )
 
     def _load_moments(self, adam: Path) -> None:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 UMASK = os.umask(0)  # asking means setting, which is not for threads
 os.umask(UMASK)
+UNFINISHED = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<old>\.old)?")  # tempfile's names
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -282,3 +284,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what `atomic_write` and `atomic_folder` of a killed process left in a folder.
+
+    A folder that was about to be replaced gets its name back. For folders of one's own only: it
+    would take files from under another process that writes there.
+    """
+    left = [(path, UNFINISHED.fullmatch(path.name)) for path in folder.glob(".*")]
+    for path, match in left:
+        if match is None:
+            continue
+        if match["old"] and not (folder / match["name"]).exists():
+            path.rename(folder / match["name"])
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

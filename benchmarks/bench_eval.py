@@ -2,11 +2,11 @@
 
     python benchmarks/bench_eval.py
 
-Ours reads in worker processes and scores while the network goes on; the textbook reads, predicts
-and scores one image after the other. How much each adds to the time of the network alone is
-printed, and for ours how the time splits. Images and ground truth are made up, of KITTI's sizes and
-kinds. With --load_weights_folder and --data_path, also what training's fast resize would change of
-a real evaluation.
+Ours reads in worker processes and, with a GPU, scores while the network goes on; the textbook
+reads, predicts and scores one image after the other. How much each adds to the time of the network
+alone is printed, and for ours how the time splits. Images and ground truth are made up, of KITTI's
+sizes and kinds. With --load_weights_folder and --data_path, also what training's fast resize would
+change of a real evaluation.
 """
 
 import argparse

@@ -34,7 +34,7 @@ from benchmarks.timing import (  # noqa: E402
     street_frames,
 )
 from datasets import Frame, KITTIRaw, collate  # noqa: E402
-from datasets.images import resize_fast  # noqa: E402
+from datasets.images import read_pixels, resize_fast  # noqa: E402
 from utils import OneLineParser, UserError, readable_size, run_script  # noqa: E402
 
 CPU = torch.device("cpu")
@@ -131,16 +131,21 @@ def main() -> None:
     result = {"machine": machine(CPU), "loaders": {}}
     with tempfile.TemporaryDirectory() as folder:
         write_frames(Path(folder), images, size[::-1])
-        print(f"{'':8}{'ours':>22}{'textbook':>22}{'ratio':>8}")
+        print(f"{'':8}{'ours':>22}{'textbook':>22}{'ratio':>8}{'ours, decoding':>16}")
         for kind in KINDS:
+            files = sorted((Path(folder) / kind / DRIVE / "image_02/data").iterdir())
             runs = loaders(Path(folder), kind, arguments.samples, *size)
-            seconds = alternate(runs, arguments.rounds, CPU)
+            decode = {"decoding": lambda files=files: [read_pixels(path) for path in files]}
+            seconds = alternate(runs | decode, arguments.rounds, CPU)
+            decoding = 3 * 1000 * seconds.pop("decoding") / len(files)
             samples = arguments.samples // BATCH * BATCH
             ms = {name: 1000 * s / samples for name, s in seconds.items()}
             ratio = ms["textbook"] / ms["ours"]
             cells = [f"{ms[name]:.1f} ms, {1000 / ms[name]:.0f}/s" for name in ms]
-            print(f"{kind:8}{cells[0]:>22}{cells[1]:>22}{ratio:8.2f}")
-            result["loaders"][kind] = {"ms_per_sample": ms, "ratio": ratio}
+            print(f"{kind:8}{cells[0]:>22}{cells[1]:>22}{ratio:8.2f}{decoding:13.1f} ms")
+            result["loaders"][kind] = {
+                "ms_per_sample": ms, "ratio": ratio, "ours_decoding_ms": decoding
+            }  # fmt: skip
         memory = {
             name: peak_memory(__file__, "--samples", BATCH, "--only", "jpg", name, folder)
             for name in runs

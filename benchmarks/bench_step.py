@@ -39,6 +39,7 @@ from distributed import Team  # noqa: E402
 from losses import SelfSupervisedLoss  # noqa: E402
 from networks import Monodepth  # noqa: E402
 from options import TrainOptions, parse  # noqa: E402
+from sampling import Draw  # noqa: E402
 from speed import Speed  # noqa: E402
 from trainer import Trainer  # noqa: E402
 from utils import OneLineParser, UserError, pick_device, readable_size, run_script  # noqa: E402
@@ -208,11 +209,12 @@ def with_loader(argv: list[str], steps: int) -> tuple[float, float]:
     loader = trainer.train_loader
     warm = 2 * loader.num_workers + 1  # steps before the clock starts: what was loaded ahead
     order = np.arange((steps + warm) * loader.batch_size) % len(loader.dataset)
+    rng = np.random.default_rng(0)
     batches = iter(
         DataLoader(  # as the trainer's, but as long as it takes
             loader.dataset,
             loader.batch_size,
-            sampler=np.random.default_rng(0).permutation(order).tolist(),
+            sampler=[Draw(int(i), n) for n, i in enumerate(rng.permutation(order))],
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
             pin_memory=loader.pin_memory,

@@ -28,3 +28,12 @@ def fails(monkeypatch, capsys, name, *argv):
     line = err.rstrip("\n").splitlines()[-1]
     assert line.split("\r")[-1].startswith(f"{name}.py: error: "), err
     return line
+
+
+def write_split(folder, train, val):
+    """A split of runs of frames, as 1-10, of the first drive of the made-up street."""
+    folder.mkdir(exist_ok=True)
+    for part, span in (("train", train), ("val", val)):
+        line = f"2011_09_26/2011_09_26_drive_0001_sync {span} l\n"
+        (folder / f"{part}_files.txt").write_text(line)
+    return folder

@@ -10,7 +10,7 @@ FLOORS = {
     "layers": 0, "metrics": 0, "trajectory": 0, "utils": 0,
     "networks": 1, "losses": 1, "datasets": 1, "distributed": 1,
     "checkpoint": 2, "logger": 2, "options": 2, "released": 2, "speed": 2,
-    "sampling": 2, "states": 3,
+    "sampling": 2, "states": 3, "building": 3,
     "trainer": 4, "inference": 4,
     "train": 5, "evaluate_depth": 5, "evaluate_pose": 5, "export_gt_depth": 5, "tools": 5,
     "benchmarks": 6,

@@ -41,7 +41,7 @@ def test_the_street_is_learnt_in_metres(monkeypatch, tmp_path):
             "--gt_file", gt, "--json", tmp_path / f"{name}.json", *flags)  # fmt: skip
     scaled, metric, mean = (metrics(tmp_path / f"{n}.json") for n in ("scaled", "metric", "mean"))
     assert scaled["abs_rel"] <= 0.25 and scaled["a1"] >= 0.68
-    assert scaled["abs_rel"] < 0.75 * mean["abs_rel"] and scaled["a1"] > mean["a1"] + 0.05
+    assert scaled["abs_rel"] < 0.85 * mean["abs_rel"] and scaled["a1"] > mean["a1"] + 0.05
     assert metric["abs_rel"] <= 0.25
     ratio = json.loads((tmp_path / "scaled.json").read_text())["ratio"]["median"]
     assert ratio == pytest.approx(5.4, rel=0.1)  # so few steps leave it 5 % off

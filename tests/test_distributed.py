@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scripts import TINY
+from scripts import TINY, write_split
 
 from distributed import Team
 from sampling import EpochSampler
@@ -155,10 +155,7 @@ def test_two_processes_step_as_one_on_the_joined_batch(tmp_path):
 
 @pytest.fixture(scope="module")
 def flags(sample, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("team")
-    for part, run in (("train", "1-9"), ("val", "5-9")):
-        line = f"2011_09_26/2011_09_26_drive_0001_sync {run} l\n"
-        (folder / f"{part}_files.txt").write_text(line)
+    folder = write_split(tmp_path_factory.mktemp("team"), "1-9", "5-9")
     return [ROOT / "train.py", *TINY, "--data_path", sample, "--split", folder]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from building import build_loss, build_model
 from options import (
     EvalDepthOptions,
     EvalPoseOptions,
@@ -14,7 +15,6 @@ from options import (
     parse,
     to_json,
 )
-from trainer import build_loss, build_model
 
 ROOT = Path(__file__).parent.parent
 

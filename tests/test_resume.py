@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from scripts import TINY, fails, run
+from scripts import TINY, fails, run, write_split
 
 from datasets import Frame, KITTIRaw
 from options import TrainOptions, parse
 from sampling import Draw, DrawnSamples
 from states import States, read_state
 from trainer import Trainer
-from utils import UserError, atomic_folder, noted_signals
+from utils import UserError, atomic_folder, noted_signals, remove_unfinished
 
 ROOT = Path(__file__).parent.parent
 DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"
@@ -26,10 +26,7 @@ DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"
 
 @pytest.fixture(scope="module")
 def split(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("split")
-    for part, span in (("train", "1-10"), ("val", "7-9")):
-        (folder / f"{part}_files.txt").write_text(f"{DRIVE} {span} l\n")
-    return folder
+    return write_split(tmp_path_factory.mktemp("split"), "1-10", "7-9")
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +38,34 @@ def flags(sample, split):
 def uninterrupted(flags, tmp_path_factory):
     """Weights of a run that nothing happened to (one thread, as where it is killed)."""
     folder = tmp_path_factory.mktemp("whole")
-    done = subprocess.run(command(flags, folder), env=one_thread(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    finished(start(flags, folder))
     return weights(folder)
 
 
-def command(flags, folder, *more):
-    return list(map(str, [sys.executable, ROOT / "train.py", *flags, "--log_dir", folder, *more]))
+def start(flags, folder, *more):
+    """A training in a process (and group) of its own, with one thread."""
+    command = [sys.executable, ROOT / "train.py", *flags, "--log_dir", folder, *more]
+    return subprocess.Popen(
+        list(map(str, command)),
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
-def one_thread():
-    return os.environ | {"OMP_NUM_THREADS": "1"}
+def finished(process, status=0):
+    """What a process prints until it ends, with that status and no traceback."""
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == status and "Traceback" not in err, err
+    return out, err
+
+
+def wait_for_state(folder):
+    end = time.monotonic() + 60
+    while not any_state(folder / "mdp/states") and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def weights(folder, epoch=2):
@@ -80,26 +94,22 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(flags, tmp_path, u
 def test_soak(flags, tmp_path):
     """Twenty kills, also while a state is being written (make soak)."""
     long = [*flags, "--num_epochs", 16, "--save_frequency", 16]
-    done = subprocess.run(
-        command(long, tmp_path / "whole"), env=one_thread(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    finished(start(long, tmp_path / "whole"))
     expected = weights(tmp_path / "whole", 15)
-    kill_and_resume(long, tmp_path / "killed", expected, random.Random(0), kills=20)
+    inside = kill_and_resume(long, tmp_path / "killed", expected, random.Random(0), kills=20)
+    print(f"{inside} of 20 kills met a state that was being written")
+    assert inside > 0
 
 
 def kill_and_resume(flags, folder, expected, rng, kills):
-    """SIGKILL at random instants, loadable states all along, and equal weights at the end."""
+    """SIGKILL at random instants, loadable states all along, and equal weights at the end.
+
+    Returns how many kills left a half-written state, which the next start clears away.
+    """
     states = folder / "mdp/states"
-    killed = 0
+    killed = inside = 0
     while True:
-        process = subprocess.Popen(
-            command(flags, folder, *(["--resume"] if any_state(states) else [])),
-            env=one_thread(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = start(flags, folder, *(["--resume"] if any_state(states) else []))
         if killed < kills:
             before = sorted(states.glob("state_*")) if states.exists() else []
             end = time.monotonic() + 60
@@ -111,6 +121,7 @@ def kill_and_resume(flags, folder, expected, rng, kills):
             process.send_signal(signal.SIGKILL)
             killed += 1
         out, err = process.communicate(timeout=120)
+        inside += process.returncode != 0 and any(states.glob(".state_*"))
         if any_state(states):
             newest = max(states.glob("state_*.pth"), key=lambda p: p.stat().st_mtime_ns)
             assert read_state(newest)["counts"]["step"] > 0
@@ -119,6 +130,8 @@ def kill_and_resume(flags, folder, expected, rng, kills):
         assert process.returncode == -signal.SIGKILL, err
     epoch = max(int(p.name[8:]) for p in (folder / "mdp/models").glob("weights_[0-9]*"))
     assert same(weights(folder, epoch), expected) and killed == kills
+    assert not [path for path in (folder / "mdp").rglob(".*")]
+    return inside
 
 
 def any_state(states):
@@ -126,48 +139,57 @@ def any_state(states):
 
 
 def test_sigterm_saves_and_says_how_to_go_on(flags, tmp_path, uninterrupted):
-    process = subprocess.Popen(
-        command(flags, tmp_path),
-        env=one_thread(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    end = time.monotonic() + 60
-    while not any_state(tmp_path / "mdp/states") and time.monotonic() < end:
-        time.sleep(0.02)
+    process = start(flags, tmp_path)
+    wait_for_state(tmp_path)
     process.terminate()
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err
+    out, _ = finished(process, 143)
     assert "stopped by SIGTERM after step" in out and "--resume goes on" in out
-    assert "Traceback" not in err
-    done = subprocess.run(
-        command(flags, tmp_path, "--resume", "--num_workers", 2),
-        env=one_thread(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0 and "going on from" in done.stdout, done.stderr
+    assert "state saved in" in out
+    out, _ = finished(start(flags, tmp_path, "--resume", "--num_workers", 2))
+    assert "going on from" in out
     assert same(weights(tmp_path), uninterrupted)  # whatever loads the samples
+
+
+def test_a_signal_to_loaders_too_leaves_the_last_state(flags, tmp_path, uninterrupted):
+    """As from a scheduler that ends a job: the whole group gets it."""
+    process = start(flags, tmp_path, "--num_workers", 1)
+    wait_for_state(tmp_path)
+    os.killpg(process.pid, signal.SIGTERM)
+    out, _ = finished(process, 143)
+    assert "stopped by SIGTERM" in out
+    finished(start(flags, tmp_path, "--resume"))
+    assert same(weights(tmp_path), uninterrupted)
+
+
+def test_a_signal_while_it_validates_is_not_left_waiting(flags, tmp_path, monkeypatch, capsys):
+    argv = [*flags, "--log_dir", tmp_path]
+    it = Trainer(parse(TrainOptions, list(map(str, argv))))
+    loader, asked = it.val_loader, []
+
+    def interrupted():
+        for batch in loader:
+            asked.append(batch)
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    it.val_loader = interrupted()
+    with pytest.raises(SystemExit) as caught:
+        it.train()
+    assert caught.value.code == 143 and len(asked) == 1
+    out = capsys.readouterr().out
+    assert "stopped by SIGTERM after step 5, state saved in" in out and "epoch 1/3" not in out
+    run(monkeypatch, "train", *argv, "--resume", "--num_epochs", 1)
+    assert "epoch 1/1: loss" in capsys.readouterr().out  # validated now
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for the children")
 def test_a_killed_loader_ends_the_run_in_one_line(flags, tmp_path):
-    process = subprocess.Popen(
-        command(flags, tmp_path, "--num_workers", 1, "--num_epochs", 1000),
-        env=one_thread(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    end = time.monotonic() + 60
-    while not any_state(tmp_path / "mdp/states") and time.monotonic() < end:
-        time.sleep(0.02)
+    process = start(flags, tmp_path, "--num_workers", 1, "--num_epochs", 1000)
+    wait_for_state(tmp_path)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for child in children:
         os.kill(int(child), signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 2 and "Traceback" not in err, err
+    _, err = finished(process, 2)
     assert "a process that loads data was killed" in err and "last state: " in err
 
 
@@ -192,7 +214,9 @@ def test_more_epochs_may_be_asked_for_and_then_none_is_left(monkeypatch, capsys,
     go_on = [*flags, "--log_dir", stopped, "--resume"]
     run(monkeypatch, "train", *go_on, "--num_epochs", 2)
     out = capsys.readouterr().out
-    assert "going on from" in out and "epoch 2, step 1 of 5" in out and "epoch 2/2: loss" in out
+    assert (
+        "going on from" in out and "epoch 2, 0 of 5 steps done" in out and "epoch 2/2: loss" in out
+    )
     run(monkeypatch, "train", *go_on, "--num_epochs", 2)
     assert "nothing left to do: all 2 epochs are done" in capsys.readouterr().out
 
@@ -375,3 +399,18 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         raise KeyboardInterrupt
     assert (path / "file").read_text() == "two"
     assert [p.name for p in path.parent.iterdir()] == ["weights"]
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    for name in (".state_1.pth.abcd1234", "state_1.pth", ".hidden"):
+        (tmp_path / name).write_text(name)
+    for name in (".weights_1.aaaa1111", ".weights_1.bbbb2222.old", ".weights_2.cccc3333.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    (tmp_path / "weights_2").mkdir()
+    remove_unfinished(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "state_1.pth", ".hidden", "weights_1", "weights_2",
+    }  # fmt: skip
+    assert (tmp_path / "weights_1/file").read_text() == ".weights_1.bbbb2222.old"  # the last whole
+    remove_unfinished(tmp_path / "nowhere")

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from scripts import TINY, fails, run
+from scripts import TINY, fails, run, write_split
 
 import benchmarks.bench_step
 from benchmarks import textbook
 from benchmarks.bench_step import losses_alone, make_batch
-from distributed import Team
 from losses import SelfSupervisedLoss
 from networks import Monodepth
 from options import TrainOptions, parse
@@ -62,10 +61,7 @@ def last_loss(capsys):
 
 @pytest.fixture(scope="module")
 def flags(sample, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("speed")
-    for part, span in (("train", "1-8"), ("val", "5-8")):
-        line = f"2011_09_26/2011_09_26_drive_0001_sync {span} l\n"
-        (folder / f"{part}_files.txt").write_text(line)
+    folder = write_split(tmp_path_factory.mktemp("speed"), "1-8", "5-8")
     return [*TINY, "--data_path", sample, "--split", folder, "--num_epochs", 1]
 
 
@@ -237,13 +233,21 @@ def test_the_compiled_loss_is_the_eager_one():
     assert float(done.stdout) < 2e-5  # its random tie-breaks are others
 
 
-def test_a_training_step_of_the_benchmark_is_the_trainers(monkeypatch):
-    """The benchmark times what training does: same loss for the same weights and images."""
+def test_both_steps_of_the_benchmark_begin_alike_and_have_the_same_loss():
     batch = make_batch(2, 64, 96, CPU)
     ours = benchmarks.bench_step.Ours(batch, Speed(CPU, "fp32", False))
     plain = benchmarks.bench_step.Textbook(batch, CPU)
-    for one in (ours, plain):
-        for key, value in one.model.state_dict().items():
-            assert torch.equal(value, plain.model.state_dict()[key]), key
+    theirs = plain.model.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.model.state_dict().items())
     assert ours.step().item() == pytest.approx(plain.step().item(), abs=1e-5)
-    assert Team(CPU).leads
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_precisions_runs(monkeypatch, capsys, sample, tmp_path):
+    out = tmp_path / "precision.json"
+    run(monkeypatch, "benchmarks.bench_precision", "--data_path", sample, "--work", tmp_path,
+        "--epochs", 1, "--seeds", 0, "--json", out)  # fmt: skip
+    result = json.loads(out.read_text())
+    assert set(result["curves"]) == {"fp32-0", "bf16-0"}
+    assert result["curves"]["fp32-0"] != result["curves"]["bf16-0"]
+    assert "apart" in capsys.readouterr().out

@@ -5,18 +5,16 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from scripts import TINY, fails
+from scripts import TINY, fails, write_split
 
 import checkpoint
+from building import build_scheduler
 from options import TrainOptions, parse
-from trainer import Trainer, build_scheduler
+from trainer import Trainer
 
 
 def trainer(sample, folder, *flags):
-    (folder / "split").mkdir()
-    for part, run in (("train", "1-10"), ("val", "5-8")):
-        line = f"2011_09_26/2011_09_26_drive_0001_sync {run} l\n"
-        (folder / "split" / f"{part}_files.txt").write_text(line)
+    write_split(folder / "split", "1-10", "5-8")
     places = {"--data_path": sample, "--split": folder / "split", "--log_dir": folder}
     argv = [*TINY, *map(str, sum(places.items(), ())), "--model_name", "run", *flags]
     return Trainer(parse(TrainOptions, argv))
