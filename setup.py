@@ -33,6 +33,7 @@ setup(
         "scikit-image>=0.22",
         "scipy>=1.11",
         "opencv-python-headless>=4.10",
+        "imagecodecs>=2024.6.1",
         "tensorboardX>=2.6",
         "matplotlib>=3.8",
         "tqdm>=4.66",

@@ -4,7 +4,7 @@ import contextlib
 import io
 from pathlib import Path
 
-import cv2
+import imagecodecs
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,11 @@ from torch import Tensor
 
 from utils import UserError
 
-ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}  # of whole files
-AS_STORED = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+NO_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+FAST = {  # formats: how whole files end, and what decodes them
+    "JPEG": (b"\xff\xd9", imagecodecs.jpeg8_decode),
+    "PNG": (b"IEND\xaeB`\x82", imagecodecs.png_decode),
+}
 
 
 def read_image(path: Path) -> Image.Image:
@@ -31,7 +34,7 @@ def read_image(path: Path) -> Image.Image:
             return image.convert("RGB")
     except FileNotFoundError:
         raise UserError(f"{path}: no such image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except NO_IMAGE as error:
         raise UserError(
             f"{path}: cannot be read as an image ({' '.join(str(error).split())}): "
             "replace the file, or take its frame out of the split"
@@ -45,12 +48,12 @@ def read_pixels(path: Path) -> UInt8[Tensor, "3 H W"]:
         UserError: as `read_image`.
     """
     pixels = None
-    with contextlib.suppress(OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    with contextlib.suppress(*NO_IMAGE, imagecodecs.Jpeg8Error, imagecodecs.PngError):
         content = path.read_bytes()
         with Image.open(io.BytesIO(content)) as header:
-            end = ENDS.get(header.format)
-            if header.mode == "RGB" and end is not None and content.endswith(end):
-                pixels = cv2.imdecode(np.frombuffer(content, np.uint8), AS_STORED)
+            if header.mode == "RGB" and header.format in FAST:
+                end, decode = FAST[header.format]
+                pixels = decode(content) if content.endswith(end) else None
     if pixels is None:
         pixels = np.array(read_image(path))
     return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -66,7 +69,8 @@ def resize_fast(
     """
     if pixels.shape[1:] == (height, width):
         return pixels
-    return F.interpolate(pixels[None], (height, width), mode="bicubic", antialias=True)[0]
+    one = pixels.permute(1, 2, 0)[None].permute(0, 3, 1, 2)  # so that its strides say channels-last
+    return F.interpolate(one, (height, width), mode="bicubic", antialias=True)[0]
 
 
 def in_unit_range(images: UInt8[Tensor, "*B 3 H W"]) -> Float[Tensor, "*B 3 H W"]:
@@ -83,7 +87,7 @@ def read_depth_image(path: Path, metres_per_unit: float) -> Float[np.ndarray, "H
     try:
         with Image.open(path) as image:
             mode, values = image.mode, np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except NO_IMAGE as error:
         raise UserError(f"{path}: cannot be read as a depth image ({error})") from None
     if not mode.startswith("I"):
         raise UserError(f"{path}: is no 16-bit depth image (its mode is {mode})")

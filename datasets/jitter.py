@@ -11,8 +11,8 @@ from torch import Tensor
 
 # Loader workers are forked, and OpenCV's own threads do not survive that.
 cv2.setNumThreads(0)
-LEVELS = np.arange(256, dtype=np.float32)
-Frames = UInt8[ndarray, "F H W 3"]
+Image = UInt8[ndarray, "H W 3"]
+GREY = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green, blue
 
 
 class ColorJitter:
@@ -27,7 +27,7 @@ class ColorJitter:
     """
 
     def __init__(self, brightness: float, contrast: float, saturation: float, hue: float):
-        self.steps: tuple[tuple[Callable[[Frames, float], Frames], float, float], ...] = (
+        self.steps: tuple[tuple[Callable[[Image, float], Image], float, float], ...] = (
             (adjust_brightness, 1 - brightness, 1 + brightness),
             (adjust_contrast, 1 - contrast, 1 + contrast),
             (adjust_saturation, 1 - saturation, 1 + saturation),
@@ -36,43 +36,39 @@ class ColorJitter:
 
     def __call__(self, images: UInt8[Tensor, "F 3 H W"]) -> UInt8[Tensor, "F 3 H W"]:
         """Other images of the same shape; torch's random numbers decide."""
-        frames = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+        drawn = []
         for i in torch.randperm(len(self.steps)).tolist():
             adjust, low, high = self.steps[i]
-            frames = adjust(frames, low + (high - low) * float(torch.rand(())))
-        return torch.from_numpy(frames).permute(0, 3, 1, 2)
+            drawn.append((adjust, low + (high - low) * float(torch.rand(()))))
+        frames = np.ascontiguousarray(images.permute(0, 2, 3, 1).numpy())
+        changed = np.empty_like(frames)
+        for i, frame in enumerate(frames):
+            for adjust, amount in drawn:
+                frame = adjust(frame, amount)
+            changed[i] = frame
+        return torch.from_numpy(changed).permute(0, 3, 1, 2)
 
 
-def adjust_brightness(frames: Frames, factor: float) -> Frames:
+def adjust_brightness(image: Image, factor: float) -> Image:
     """All colours times a factor."""
-    return table_lookup(frames, factor * LEVELS)
+    return cv2.convertScaleAbs(image, alpha=factor)
 
 
-def adjust_contrast(frames: Frames, factor: float) -> Frames:
-    """Away from each frame's mean grey for factors above 1, towards it below."""
-    means = [round(cv2.mean(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY))[0]) for frame in frames]
-    return np.stack(
-        [
-            table_lookup(frame, factor * LEVELS + (1 - factor) * mean)
-            for frame, mean in zip(frames, means, strict=True)
-        ]
-    )
+def adjust_contrast(image: Image, factor: float) -> Image:
+    """Away from the image's mean grey for factors above 1, towards it below."""
+    mean = round(float(GREY @ cv2.mean(image)[:3]))
+    return cv2.addWeighted(image, factor, image, 0, (1 - factor) * mean)
 
 
-def adjust_saturation(frames: Frames, factor: float) -> Frames:
+def adjust_saturation(image: Image, factor: float) -> Image:
     """Away from each pixel's grey for factors above 1, towards it below."""
-    tall = frames.reshape(-1, *frames.shape[2:])
-    grey = cv2.cvtColor(cv2.cvtColor(tall, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return cv2.addWeighted(tall, factor, grey, 1 - factor, 0).reshape(frames.shape)
+    return cv2.transform(image, factor * np.eye(3, dtype=np.float32) + (1 - factor) * GREY)
 
 
-def adjust_hue(frames: Frames, turn: float) -> Frames:
+def adjust_hue(image: Image, turn: float) -> Image:
     """Hues turned by a share of the circle."""
-    hsv = cv2.cvtColor(frames.reshape(-1, *frames.shape[2:]), cv2.COLOR_RGB2HSV_FULL)
-    hsv[..., 0] += np.uint8(round(256 * turn) % 256)  # the circle has 256 steps: overflow is right
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL).reshape(frames.shape)
-
-
-def table_lookup(frames: UInt8[ndarray, "*F H W 3"], table: ndarray) -> UInt8[ndarray, "*F H W 3"]:
-    """Colours replaced by the entry of a table [256], rounded and clipped."""
-    return cv2.LUT(frames, np.clip(np.rint(table), 0, 255).astype(np.uint8)).reshape(frames.shape)
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL)
+    step = np.array([round(256 * turn) % 256, 0, 0], np.uint8)  # of 256: overflow is right
+    rows = hsv.reshape(len(hsv), -1)
+    np.add(rows, np.tile(step, hsv.shape[1]), out=rows)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL)
