@@ -11,7 +11,7 @@ ROOM := $(DEMO)/nyuv2
 ROOM_WEIGHTS := $(DEMO)/runs/demo_nyuv2/models/weights_29
 ROOM_DEPTH := $(BIN)/python evaluate_depth.py --dataset nyuv2 --data_path $(ROOM) --eval_split $(DEMO)/room/splits/sample
 
-.PHONY: demo demo-nyuv2 bench test test-slow soak lint clean
+.PHONY: demo demo-nyuv2 bench test test-slow soak fuzz lint clean
 
 $(READY): setup.py
 	$(PYTHON) -m venv $(VENV)
@@ -82,9 +82,16 @@ test: lint
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
 
-# A training killed twenty times at random instants, and resumed each time.
+# A training killed twenty times at random instants, and resumed each time; half an hour of training
+# whose memory and open files must stay; two hundred starts of the loader.
 soak: $(READY)
-	$(BIN)/python -m pytest -m slow -rP tests/test_resume.py
+	$(BIN)/python -m pytest -m slow -rP tests/test_resume.py tests/test_leaks.py
+
+# 20,000 damaged files for every parser, at random, and as many guided by the code that they reach.
+fuzz: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[fuzz]"
+	$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/test_parsers.py
+	$(BIN)/python tests/fuzz.py -runs=20000
 
 clean:
 	rm -rf $(VENV) $(DEMO) *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -6,6 +6,7 @@ optimizer's state. What a network looks like is read from the keys and shapes of
 
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,9 +55,16 @@ def read(path: Path) -> dict[str, Any]:
     """A dictionary of tensors and plain values, never unpickling anything else.
 
     Raises:
-        UserError: missing, damaged, or holding something else.
+        UserError: missing, damaged (a checksum is wrong), or holding something else.
     """
     try:
+        if zipfile.is_zipfile(path):  # older files are none, and have no checksums
+            with zipfile.ZipFile(path) as archive:  # torch writes them, but does not look at them
+                if any(entry.compress_type for entry in archive.infolist()):
+                    raise ValueError("compressed, as torch's files are not")  # a bomb, perhaps
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"wrong checksum of '{damaged}'")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such weights; is --load_weights_folder right?") from None
@@ -72,7 +80,7 @@ def training_options(folder: Path) -> dict[str, Any]:
     """The options of the run that weights in its folder are of; empty where they are not known."""
     try:
         options = json.loads((folder.resolve().parent / "opt.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return options if isinstance(options, dict) else {}
 

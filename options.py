@@ -530,9 +530,13 @@ class EvalPoseOptions(WeightsOptions, RuntimeOptions):
 class _Parser(OneLineParser):
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         try:
-            return shlex.split(arg_line, comments=True)
+            flags = shlex.split(arg_line, comments=True)
+            for flag in flags:
+                if flag.startswith("@") and not Path(flag[1:]).is_file():
+                    raise ValueError("it names no file")  # nor one without end, as /dev/zero
         except ValueError as error:
             raise ValueError(f"a file of flags has the line '{arg_line}': {error}") from None
+        return flags
 
 
 O = TypeVar("O", bound=Options)  # noqa: E741

@@ -48,6 +48,7 @@ setup(
             "ruff>=0.5",
             "evo>=1.28",
             "scikit-learn>=1.4",
-        ]
+        ],
+        "fuzz": ["atheris>=3"],
     },
 )

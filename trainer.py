@@ -32,6 +32,7 @@ from utils import (
     UserError,
     atomic_folder,
     atomic_write,
+    is_out_of_memory,
     noted_signals,
     pick_device,
     remove_unfinished,
@@ -133,16 +134,18 @@ class Trainer:
             if self.step and team.size == 1:
                 self.progress.say(f"state saved in {self._save_state()}")
             raise
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, MemoryError) as error:
+            memory = is_out_of_memory(error)
+            if not memory and "DataLoader worker (pid" not in str(error):
                 raise
             # It comes at any moment, in the middle of a step too: no state is saved here.
             last = f"last state: {self.states.last or 'none'}"
             if self.signals.received is not None:  # the signal went to the loaders, too
                 self._stop(last)
+            killed = "a process that loads data was killed, perhaps for want of memory"
             raise UserError(
-                "a process that loads data was killed, perhaps for want of memory: try fewer "
-                f"--num_workers; {last}"
+                f"{'memory ran out' if memory else killed}: try fewer --num_workers or a smaller "
+                f"--batch_size; {last}"
             ) from error
         finally:
             self.progress.close()

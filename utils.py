@@ -24,6 +24,7 @@ from tqdm import tqdm
 UMASK = os.umask(0)  # asking means setting, which is not for threads
 os.umask(UMASK)
 UNFINISHED = re.compile(r"\.(?P<name>.+)\.[a-z0-9_]{8}(?P<old>\.old)?")  # tempfile's names
+OUT_OF_MEMORY = ("MemoryError", "out of memory", "can't allocate memory", "Insufficient memory")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -68,10 +69,19 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        message = "memory ran out: try smaller batches or images, or fewer workers"
     else:
         return
     print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out: Python's, torch's on CPU or GPU, OpenCV's; here or in a worker."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in OUT_OF_MEMORY)
 
 
 def seed_everything(seed: int) -> None:

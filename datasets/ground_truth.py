@@ -106,9 +106,12 @@ def _write_arrays(path: Path, head: Mapping[str, np.ndarray], maps: Iterable[np.
 def _read_part(path: Path) -> Float[np.ndarray, "H W"]:
     try:
         with open(path, "rb") as file:
-            return np.load(file, allow_pickle=False)["depth_000000"]
+            depth = np.load(file, allow_pickle=False)["depth_000000"]
+        if not isinstance(depth, np.ndarray):  # bytes, where it does not begin as an array does
+            raise ValueError("no array")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path}: is damaged ({error}); remove it and run again") from None
+    return depth
 
 
 class GroundTruth:
@@ -154,7 +157,8 @@ class GroundTruth:
             entry = self._archive[name]
         except (KeyError, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
             entry = None
-        if entry is None or (entry.dtype.kind, entry.ndim) != (kind, dimensions):
+        good = isinstance(entry, np.ndarray)
+        if not good or (entry.dtype.kind, entry.ndim) != (kind, dimensions):
             raise UserError(
                 f"{self.path}: '{name}' is missing or damaged; make it with export_gt_depth.py"
             )

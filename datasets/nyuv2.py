@@ -223,7 +223,7 @@ def read_intrinsics(path: Path) -> tuple[Float[np.ndarray, "3 3"], tuple[int, in
         values = json.loads("\n".join(lines))
         fx, fy, cx, cy = (float(values[name]) for name in names[:4])
         width, height = (int(values[name]) for name in names[4:])
-    except (ValueError, TypeError, KeyError, OverflowError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise UserError(
             f"{path}: does not hold the numbers of a camera: {', '.join(names)}"
         ) from None

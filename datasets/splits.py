@@ -15,6 +15,8 @@ from utils import UserError, read_lines
 
 SPLITS = Path(__file__).resolve().parent.parent / "splits"
 SIDES = {"l": "l", "r": "r", "lr": "lr", "0": "l"}
+LONGEST_RUN = 1_000_000  # frames: a day of film
+MOST_FRAMES = 5_000_000  # of a file; every published list has fewer than 100,000
 GRAMMAR = "<folder> <frame | first-last> <l | r | lr>"
 
 
@@ -46,7 +48,7 @@ def parse_line(line: str) -> list[Frame]:
         raise ValueError(f"frame '{frames}' is neither a number nor first-last")
     first = int(run[1])
     last = int(run[2] or first)
-    if not first <= last < first + 10_000_000:
+    if not first <= last < first + LONGEST_RUN:
         raise ValueError(f"run '{frames}' ends before it begins, or never")
     if sides not in SIDES:
         raise ValueError(f"side '{sides}' is none of l, r, lr")
@@ -66,6 +68,8 @@ def read_split(path: Path) -> list[Frame]:
             continue
         try:
             frames += parse_line(line)
+            if len(frames) > MOST_FRAMES:
+                raise ValueError(f"more than {MOST_FRAMES:,} frames in all")
         except ValueError as error:
             raise UserError(f"{path}:{number}: {error}; write '{GRAMMAR}'") from None
     if not frames:

@@ -86,7 +86,7 @@ def project_scan(
             KITTI numbers do although it lies about 0.27 m behind the camera; `camera_z` the depth
             seen by the camera.
     """
-    scan = scan[scan[:, 0] >= 0].astype(np.float64)
+    scan = scan[(scan[:, 0] >= 0) & np.isfinite(scan[:, :3]).all(1)].astype(np.float64)
     points = np.column_stack([scan[:, :3], np.ones(len(scan))]) @ P.T
     depth = scan[:, 0] if depth_axis == "velodyne_x" else points[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):

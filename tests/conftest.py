@@ -12,6 +12,7 @@ import torch  # noqa: E402
 from tools.make_sample import make_street  # noqa: E402
 
 hypothesis.settings.register_profile("slow machine", deadline=None)
+hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=20_000)
 hypothesis.settings.load_profile("slow machine")
 
 HERE = Path(__file__).parent

@@ -41,6 +41,11 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
             2,
             "error: OSError: no",
         ),
+        (
+            MemoryError(),
+            2,
+            "memory ran out: try smaller batches or images, or fewer workers",
+        ),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

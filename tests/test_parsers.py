@@ -1,0 +1,56 @@
+"""Whatever a file holds, it is read or refused in one line; `make fuzz` tries 20,000 of each."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from parsers import PARSERS, attempt
+
+TOKENS = [
+    *b"nan inf -inf -1 0 1e400 1e-400 1e38 0x10 1_0 - -- -h --seed 0-99".split(),
+    *b".. ../ / \\ # @ ' \" : = , { } [ ]".split(),
+    *(b"\0", b" ", b"\t", b"\n", b"\r", b"\x85", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe"),
+    *("\u0663".encode(), "\u2028".encode(), "\u00b2".encode()),
+    *(b"0-9999999999", b"0-99999999 lr", b"9" * 400, b"[" * 100_000, b'{"a":' * 20_000),
+    *(
+        b"\0\0\0\0",
+        b"\xff\xff\xff\xff",
+        b"\x7f\xff\xff\xff",
+        b"\x00\x01\x00\x00",
+        b"\n@/dev/zero\n",
+    ),
+]
+
+
+@st.composite
+def damaged(draw, good):
+    """A good file, somewhere cut, overwritten or filled."""
+    content = good
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(content)))
+        gone = draw(st.sampled_from([0, 1, 4]) | st.integers(0, len(content)))
+        new = draw(st.sampled_from(TOKENS) | st.binary(max_size=8))
+        content = content[:at] + new + content[at + gone :]
+    return content
+
+
+ANYTHING = (
+    st.binary(max_size=400)
+    | st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))
+    | st.lists(st.sampled_from(TOKENS), max_size=30).map(b" ".join)
+)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_good_files_are_read(name, tmp_path):
+    assert attempt(PARSERS[name], PARSERS[name].good, tmp_path)
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_any_file_is_read_or_refused_in_one_line(name, tmp_path):
+    parser = PARSERS[name]
+
+    @given(ANYTHING | damaged(parser.good), st.booleans())
+    def check(content, mend):
+        attempt(parser, parser.mend(content) if mend else content, tmp_path)
+
+    check()
