@@ -198,9 +198,7 @@ def mended_zip(content: bytes) -> bytes:
                 name, extra = struct.unpack("<HH", content[start + 26 : start + 30])
                 start += 30 + name + extra
                 new.writestr(entry.filename, content[start : start + entry.file_size])
-    except (zipfile.BadZipFile, struct.error, ValueError, OSError, UserWarning, KeyError):
-        return content
-    except (NotImplementedError, RuntimeError, UnicodeError, OverflowError):
+    except Exception:  # it is an archive no more
         return content
     return memory.getvalue()
 

@@ -1,5 +1,9 @@
 """Whatever a file holds, it is read or refused in one line; `make fuzz` tries 20,000 of each."""
 
+import io
+import zipfile
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,6 +47,38 @@ ANYTHING = (
 @pytest.mark.parametrize("name", PARSERS)
 def test_good_files_are_read(name, tmp_path):
     assert attempt(PARSERS[name], PARSERS[name].good, tmp_path)
+
+
+def found():
+    """What was once a traceback: a parser, and the damage to its good file."""
+
+    def exchanged(name, old, new):
+        assert old in PARSERS[name].good
+        return name, PARSERS[name].good.replace(old, new)
+
+    npy = io.BytesIO()
+    with zipfile.ZipFile(npy, "w") as archive:
+        archive.writestr("source.npy", "no array")
+    yield "intrinsics", b"[" * 100_000
+    yield "opt_json", b"[" * 100_000
+    yield "ground_truth", npy.getvalue()
+    yield exchanged("ground_truth", b"PK\x01\x02", b"PK\x01\x02\x14\x00\x50\x00\x00\x00")
+    yield exchanged("mat", b"\x17\x08\x00\x17\x7f", b"\x17\x08\x00\x17\x00")  # a float's bias
+    yield "options", b"--png\n@/dev/zero\n"
+    yield "split", b"scene 0-9999999 lr\n" * 100
+
+
+@pytest.mark.parametrize("name, content", list(found()))
+def test_what_was_found_is_refused_in_one_line(name, content, tmp_path):
+    if name != "opt_json":
+        assert not attempt(PARSERS[name], content, tmp_path)
+    else:  # which is a hint, and may be anything
+        assert attempt(PARSERS[name], content, tmp_path)
+
+
+def test_points_that_are_no_numbers_are_left_out(tmp_path):
+    bad = np.float32([[np.nan, 0, 0, 0], [9, np.inf, 0, 0], [np.inf, 1, 1, 1]]).tobytes()
+    assert attempt(PARSERS["velodyne"], PARSERS["velodyne"].good + bad, tmp_path)
 
 
 @pytest.mark.parametrize("name", PARSERS)

@@ -1,10 +1,12 @@
 """Take NYUv2's labelled images, their depth and their scenes out of the official MATLAB file."""
 
+import contextlib
 import io
 import math
 import re
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import h5py
@@ -106,32 +108,29 @@ class LabelledFile:
                 f"{path}: is not the labelled set's MATLAB 7.3 file ({reason}); fetch "
                 f"nyu_depth_v2_labeled.mat again from {PAGE}"
             ) from None
-        self._arrays = {name: self._array(name, *LAYOUT[name]) for name in LAYOUT}
-        counts = {name: len(array) for name, array in self._arrays.items()}
+        except Exception as error:
+            raise self._unreadable("its arrays", error) from None
+        with self._reading("its arrays"):
+            self._arrays = {name: self._array(name, *LAYOUT[name]) for name in LAYOUT}
+            counts = {name: len(array) for name, array in self._arrays.items()}
         if len(set(counts.values())) > 1 or not all(counts.values()):
             listed = ", ".join(f"{count} {name}" for name, count in counts.items())
             raise self._wrong(f"holds {listed}")
 
     def read(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Image [480 640 3] uint8, filled and raw depth [480 640] in metres, counted from 1."""
-        try:
-            with self._lock:
-                image, *depths = (array[number - 1] for array in self._arrays.values())
-        except (OSError, RuntimeError, KeyError) as error:
-            reason = " ".join(str(error).split())
-            raise self._wrong(f"image {number} cannot be read ({reason})") from None
+        with self._reading(f"image {number}"), self._lock:
+            image, *depths = (array[number - 1] for array in self._arrays.values())
         return image.transpose(2, 1, 0), *(depth.T for depth in depths)
 
     def scenes(self) -> list[str]:
         """Name of the scene of each image."""
-        try:
+        with self._reading("its 'scenes'"):
             references = self._file["scenes"][()].ravel()
             names = [
                 np.asarray(self._file[reference]).astype("<u2").tobytes().decode("utf-16-le")
                 for reference in references
             ]
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError):
-            raise self._wrong("its 'scenes' cannot be read") from None
         count = len(self._arrays["images"])
         if len(names) != count or not all(re.fullmatch(r"\S+", name) for name in names):
             raise self._wrong(f"its 'scenes' are not the names of {count} scenes")
@@ -145,6 +144,19 @@ class LabelledFile:
             wanted = f"{np.dtype(kind)} (n, {', '.join(map(str, shape))})"
             raise self._wrong(f"its '{name}' are {array.dtype} {array.shape}, not {wanted}")
         return array
+
+    @contextlib.contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Whatever h5py makes of a damaged file, for which it has no one error, as UserError."""
+        try:
+            yield
+        except UserError:
+            raise
+        except Exception as error:
+            raise self._unreadable(what, error) from None
+
+    def _unreadable(self, what: str, error: Exception) -> UserError:
+        return self._wrong(f"{what} cannot be read ({' '.join(str(error).split())})")
 
     def _wrong(self, what: str) -> UserError:
         return UserError(
