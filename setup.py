@@ -15,8 +15,11 @@ setup(
         "layers",
         "logger",
         "losses",
+        "metric_scale",
         "metrics",
         "options",
+        "pointcloud",
+        "predictor",
         "released",
         "sampling",
         "speed",
@@ -39,6 +42,7 @@ setup(
         "tqdm>=4.66",
         "jaxtyping>=0.2.34",
         "h5py>=3.10",
+        "plyfile>=1.0",
     ],
     extras_require={
         "test": [
@@ -50,5 +54,6 @@ setup(
             "scikit-learn>=1.4",
         ],
         "fuzz": ["atheris>=3"],
+        "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"],
     },
 )

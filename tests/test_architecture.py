@@ -7,13 +7,13 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    "layers": 0, "metrics": 0, "trajectory": 0, "utils": 0,
+    "layers": 0, "metrics": 0, "trajectory": 0, "utils": 0, "pointcloud": 1,
     "networks": 1, "losses": 1, "datasets": 1, "distributed": 1,
     "checkpoint": 2, "logger": 2, "options": 2, "released": 2, "speed": 2,
-    "sampling": 2, "states": 3, "building": 3,
-    "trainer": 4, "inference": 4,
-    "train": 5, "evaluate_depth": 5, "evaluate_pose": 5, "export_gt_depth": 5, "tools": 5,
-    "benchmarks": 6,
+    "sampling": 2, "metric_scale": 2, "states": 3, "building": 3,
+    "trainer": 4, "inference": 4, "predictor": 5,
+    "train": 6, "evaluate_depth": 6, "evaluate_pose": 6, "export_gt_depth": 6, "predict": 6,
+    "hubconf": 6, "tools": 6, "benchmarks": 7,
 }  # fmt: skip
 SEES_OPTIONS = 3  # from this floor up
 
