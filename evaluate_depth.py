@@ -23,6 +23,7 @@ from datasets import (
 )
 from inference import (
     Disparities,
+    Unsure,
     chosen_disparities,
     find_weights,
     known_options,
@@ -31,14 +32,17 @@ from inference import (
     saved_disparities,
     seen_in_training,
 )
+from metric_scale import read_scale
 from metrics import (
     DepthErrors,
     DepthSummary,
     IndoorErrors,
     Protocol,
+    RankingScore,
     ServerErrors,
     resized_depth,
     score_depth,
+    score_ranking,
     summarise,
 )
 from options import EvalDepthOptions, parse, to_json
@@ -70,7 +74,9 @@ def load_model(options: EvalDepthOptions, weights: Path) -> DepthModel:
     return loaded
 
 
-def predict(options: EvalDepthOptions, loaded: DepthModel, bench: Benchmark) -> Disparities:
+def predict(
+    options: EvalDepthOptions, loaded: DepthModel, bench: Benchmark, uncertainty: bool = False
+) -> Disparities | Iterator[Unsure]:
     """Scaled disparity (1 / depth) of every frame of a benchmark, at the network's size."""
     model, height, width = loaded.model, loaded.height, loaded.width
     frames = bench.frames(options.data_path)
@@ -90,6 +96,7 @@ def predict(options: EvalDepthOptions, loaded: DepthModel, bench: Benchmark) -> 
         options.min_depth,
         options.max_depth,
         options.post_process,
+        uncertainty,
     )
 
 
@@ -156,7 +163,8 @@ def chosen_protocol(options: EvalDepthOptions, bench: Benchmark) -> Protocol:
         )
     if options.eval_stereo and protocol.stereo_scale is None:
         raise UserError(f"{protocol.name} has no stereo scale: evaluate with --eval_mono")
-    unscaled = options.eval_stereo or options.scale_split or options.disable_median_scaling
+    unscaled = options.eval_stereo or options.metric
+    unscaled = unscaled or options.scale_split or options.disable_median_scaling
     if options.pred_depth_scale_factor is not None and not unscaled:
         if protocol.scaling == "per_image_median":
             raise UserError(
@@ -166,16 +174,29 @@ def chosen_protocol(options: EvalDepthOptions, bench: Benchmark) -> Protocol:
         unscaled = True
     if bench.is_submitted and not unscaled:
         raise UserError(
-            f"{bench.name} takes metres: give --eval_stereo, --scale_split, "
+            f"{bench.name} takes metres: give --eval_stereo, --metric, --scale_split, "
             "--pred_depth_scale_factor or --disable_median_scaling"
         )
     return dataclasses.replace(protocol, scaling="none") if unscaled else protocol
 
 
 def chosen_factor(
-    options: EvalDepthOptions, scored: Benchmark, protocol: Protocol, loaded: DepthModel | None
+    options: EvalDepthOptions,
+    scored: Benchmark,
+    protocol: Protocol,
+    weights: Path | None,
+    loaded: DepthModel | None,
 ) -> Factor:
     """The factor that the flags ask for."""
+    if options.metric:
+        if not scored.is_metric:
+            raise UserError(f"--metric: {scored.name} is not in metres")
+        scale = read_scale(weights)
+        if scale is None:
+            raise UserError(
+                f"{weights}: --metric needs its scale.json; make one with tools/calibrate_scale.py"
+            )
+        return Factor(scale.factor, scale.origin)
     if options.eval_stereo:
         return Factor(protocol.stereo_scale, "the stereo rig's")
     if options.scale_split is None:
@@ -225,6 +246,21 @@ def score(
     return summarise(scores), per_image
 
 
+def ranked(
+    pairs: Iterator[Unsure],
+    gt: GroundTruth,
+    protocol: Protocol,
+    depth_scale: float,
+    scores: list[RankingScore],
+) -> Disparities:
+    """Hand disparities on, and add to `scores` how well their uncertainty ranks their errors."""
+    for i, (disp, uncertainty) in enumerate(pairs):
+        if i < len(gt):
+            score = score_ranking(disp, uncertainty, gt[i], protocol, depth_scale)
+            scores += [] if score is None else [score]
+        yield disp
+
+
 def table(errors: DepthErrors | IndoorErrors | ServerErrors) -> str:
     """Metrics for people and for LaTeX."""
     widths = [max(len(name), 8) for name in errors._fields]
@@ -244,8 +280,13 @@ def evaluate(
     gt: GroundTruth,
     protocol: Protocol,
     factor: Factor,
+    rankings: list[RankingScore],
 ) -> None:
-    """Print the metrics, and write them where --json says."""
+    """Print the metrics, and write them where --json says.
+
+    Args:
+        rankings: filled while the disparities come, where --uncertainty is asked for.
+    """
     if protocol.scaling == "global_median":
         kept = list(disps)
         summary, _ = score(iter(kept), gt, protocol, 1.0)
@@ -261,8 +302,13 @@ def evaluate(
     if summary.server is not None:
         print("\nas KITTI's server: SILog in 100 log(m), relative errors in %, iRMSE in 1/km")
         print(table(summary.server))
+    if rankings:
+        ause, aurg = map(float, np.mean(rankings, axis=0))
+        print("\nuncertainty, the disagreement with the mirrored image, as a ranking of abs_rel:")
+        print(f"AUSE {ause:.4f} (0 is perfect), AURG {aurg:.4f} (above 0 is better than chance)")
     if options.json is not None:
         result = {
+            "uncertainty": {"ause": ause, "aurg": aurg} if rankings else None,
             "metrics": summary.errors._asdict(),
             "server_metrics": summary.server and summary.server._asdict(),
             "ratio": {"median": summary.ratio, "spread": summary.ratio_spread},
@@ -333,6 +379,10 @@ def main() -> None:
     out = options.eval_out_dir or weights
     saved = out / f"disps_{bench.name}_split.npy" if options.save_pred_disps else None
     submission = out / "benchmark_submission.zip" if bench.is_submitted else None
+    if options.uncertainty and (bench.is_submitted or protocol.scaling == "global_median"):
+        raise UserError(
+            f"--uncertainty: {bench.name} has no errors that could be ranked one by one"
+        )
     for path in filter(None, (saved, submission, options.json)):
         demand_writable(path)
 
@@ -342,8 +392,15 @@ def main() -> None:
         warn_of_leakage(options, weights, bench)
         warn_of_depth_range(options, weights)
     if protocol is not None:
-        factor = chosen_factor(options, bench, protocol, loaded)
-    disps = from_file(options, bench) if loaded is None else predict(options, loaded, bench)
+        factor = chosen_factor(options, bench, protocol, weights, loaded)
+    rankings: list[RankingScore] = []
+    if loaded is None:
+        disps = from_file(options, bench)
+    elif options.uncertainty:
+        pairs = predict(options, loaded, bench, uncertainty=True)
+        disps = ranked(pairs, gt, protocol, factor.value, rankings)
+    else:
+        disps = predict(options, loaded, bench)
     if saved is not None:
         disps = saved_disparities(disps, saved)
     if options.no_eval:
@@ -351,7 +408,7 @@ def main() -> None:
     elif bench.is_submitted:
         submit(options, bench, disps, protocol, factor, submission)
     else:
-        evaluate(options, bench, disps, gt, protocol, factor)
+        evaluate(options, bench, disps, gt, protocol, factor, rankings)
 
 
 if __name__ == "__main__":

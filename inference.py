@@ -22,13 +22,14 @@ from datasets import (
     split_folder,
 )
 from layers import disp_to_depth
-from metrics import flip_post_process
+from metrics import flip_disagreement, flip_post_process
 from networks import Monodepth
 from released import RELEASED, fetch_released
 from utils import Stopwatch, UserError, ahead, atomic_write, count_workers
 
 CPU_BATCH = 1  # images at once: what a layer makes of more does not fit a CPU's caches
 Disparities = Iterator[Float[np.ndarray, "h w"]]
+Unsure = tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]
 
 
 def find_weights(
@@ -77,7 +78,8 @@ def predict_disparities(
     min_depth: float,
     max_depth: float,
     post_process: bool = False,
-) -> Disparities:
+    uncertainty: bool = False,
+) -> Disparities | Iterator[Unsure]:
     """Scaled disparity (1 / depth) of each sample's target, at the network's size.
 
     Runs where the model is, with a progress bar, and says at the end where the time went. A GPU
@@ -86,6 +88,7 @@ def predict_disparities(
     Args:
         min_depth, max_depth: of the disparity's range, see `disp_to_depth`.
         post_process: average with the prediction of the mirrored image.
+        uncertainty: yield pairs of a disparity and its `flip_disagreement`.
 
     Raises:
         UserError: the predictions are not finite.
@@ -112,14 +115,16 @@ def predict_disparities(
                 watch.ended("waiting for images")
                 images = in_unit_range(batch["color"][:, 0].to(device, non_blocking=True))
                 disps = scaled_disparity(images)
-                if post_process:
+                if post_process or uncertainty:
                     mirrored = scaled_disparity(images.flip(-1))[..., ::-1]
+                unsure = flip_disagreement(disps, mirrored) if uncertainty else None
+                if post_process:
                     disps = flip_post_process(disps, mirrored)
                 if not np.isfinite(disps).all():
                     raise UserError("these weights predict NaN: choose others")
                 watch.ended("network")
                 bar.update(len(images))
-                yield from disps
+                yield from disps if unsure is None else zip(disps, unsure, strict=True)
                 watch.ended("waiting for what follows")
         print(f"{len(dataset)} frames in {watch}")
 

@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
@@ -13,6 +12,7 @@ from tqdm import tqdm
 
 from losses import LossTerms
 from networks import Prediction
+from pictures import colour_map
 from utils import Stopwatch
 
 PICTURES = 4  # samples of a batch that are shown
@@ -137,10 +137,3 @@ class Logger:
     def close(self) -> None:
         for writer in self._writers.values():
             writer.close()
-
-
-def colour_map(disp: Float[ndarray, "H W"]) -> Float[ndarray, "H W 3"]:
-    """Magma colours in [0, 1], dark at the minimum, brightest from the 95th percentile on."""
-    low, high = float(disp.min()), float(np.percentile(disp, 95))
-    scaled = np.clip((disp - low) / max(high - low, 1e-12), 0, 1)
-    return matplotlib.colormaps["magma"](scaled)[..., :3]

@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from utils import UserError, atomic_write
 
@@ -23,16 +23,37 @@ class Scale(NamedTuple):
     spread: float
     source: str
 
+    @property
+    def origin(self) -> str:
+        """How it was found, and how far the values that it was found from differ."""
+        return self.source + ("" if math.isnan(self.spread) else f", spread {self.spread:.1%}")
+
     def __str__(self) -> str:
-        spread = "" if math.isnan(self.spread) else f", spread {self.spread:.1%}"
-        return f"x {self.factor:.4g} ({self.source}{spread})"
+        return f"x {self.factor:.4g} ({self.origin})"
+
+
+def plain(scale: Scale) -> dict[str, float | str | None]:
+    """A scale as JSON has it."""
+    return scale._asdict() | {"spread": None if math.isnan(scale.spread) else scale.spread}
+
+
+def scale_of(values: dict[str, Any]) -> Scale:
+    """A scale from what JSON has.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none.
+    """
+    spread = math.nan if values["spread"] is None else float(values["spread"])
+    scale = Scale(float(values["factor"]), spread, values["source"])
+    if not (0 < scale.factor < math.inf and isinstance(scale.source, str)):
+        raise ValueError("no scale")
+    return scale
 
 
 def write_scale(folder: Path, scale: Scale) -> Path:
     """Write the scale beside the weights of a folder, in place of an older one."""
-    spread = None if math.isnan(scale.spread) else scale.spread
     with atomic_write(folder / FILE, "w") as file:
-        json.dump(scale._asdict() | {"spread": spread}, file, indent=2, allow_nan=False)
+        json.dump(plain(scale), file, indent=2, allow_nan=False)
     return folder / FILE
 
 
@@ -44,16 +65,10 @@ def read_scale(folder: Path) -> Scale | None:
     """
     path = folder / FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        spread = values["spread"]
-        scale = Scale(
-            float(values["factor"]), math.nan if spread is None else float(spread), values["source"]
-        )
-        good = 0 < scale.factor < math.inf and isinstance(scale.source, str)
+        return scale_of(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        good = False
-    if not good:
-        raise UserError(f"{path}: holds no scale; make it anew with tools/calibrate_scale.py")
-    return scale
+        raise UserError(
+            f"{path}: holds no scale; make it anew with tools/calibrate_scale.py"
+        ) from None

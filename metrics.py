@@ -172,6 +172,29 @@ def score_depth(
     Predicted depth times `depth_scale` is scaled by the image's median where the protocol says so,
     then clipped. None if no pixel counts.
     """
+    counted = _counted(disp, gt, protocol, depth_scale)
+    if counted is None:
+        return None
+    gt, pred, ratio, _ = counted
+    errors = depth_errors(gt, pred)
+    if protocol.log10:
+        errors = IndoorErrors(*errors, log10_error(gt, pred))
+    server = server_errors(gt, pred) if protocol.server_metrics else None
+    return DepthScore(errors, ratio, server)
+
+
+class _Counted(NamedTuple):
+    """True and predicted depth of the pixels that count, the latter scaled and clipped."""
+
+    gt: Float[ndarray, " N"]
+    pred: Float[ndarray, " N"]
+    ratio: float
+    mask: Bool[ndarray, "H W"]
+
+
+def _counted(
+    disp: Float[ndarray, "h w"], gt: Float[ndarray, "H W"], protocol: Protocol, depth_scale: float
+) -> _Counted | None:
     gt = protocol.seen(gt)
     mask = protocol.mask(gt)
     if not mask.any():
@@ -182,12 +205,46 @@ def score_depth(
     if protocol.scaling == "per_image_median":
         with np.errstate(invalid="ignore"):  # a disparity of 0 all over: NaN, and a ratio of 0
             pred = pred * ratio
-    pred = np.clip(pred, *protocol.pred_range_m)
-    errors = depth_errors(gt, pred)
-    if protocol.log10:
-        errors = IndoorErrors(*errors, log10_error(gt, pred))
-    server = server_errors(gt, pred) if protocol.server_metrics else None
-    return DepthScore(errors, ratio, server)
+    return _Counted(gt, np.clip(pred, *protocol.pred_range_m), ratio, mask)
+
+
+class RankingScore(NamedTuple):
+    """How well an uncertainty ranks the errors of an image's pixels (Ilg et al. 2018).
+
+    Attributes:
+        ause: area between the sparsification curve and that of the perfect ranking; 0 is perfect.
+        aurg: area between it and that of no ranking at all; above 0 is better than chance.
+    """
+
+    ause: float
+    aurg: float
+
+
+def sparsification(
+    errors: Float[ndarray, " N"], by: Float[ndarray, " N"], steps: int = 50
+) -> Float[ndarray, " {steps}"]:
+    """Mean error of what is left after the share k / steps with the largest `by` is taken out."""
+    kept_first = errors[np.argsort(by, kind="stable")]
+    means = np.cumsum(kept_first, dtype=np.float64) / np.arange(1, len(errors) + 1)
+    left = np.ceil(len(errors) * (1 - np.arange(steps) / steps)).astype(int)
+    return means[np.maximum(left, 1) - 1]
+
+
+def score_ranking(
+    disp: Float[ndarray, "h w"],
+    uncertainty: Float[ndarray, "h w"],
+    gt: Float[ndarray, "H W"],
+    protocol: Protocol,
+    depth_scale: float = 1.0,
+) -> RankingScore | None:
+    """How well an uncertainty ranks the relative errors |gt - pred| / gt; as `score_depth`."""
+    counted = _counted(disp, gt, protocol, depth_scale)
+    if counted is None:
+        return None
+    errors = np.abs(counted.gt - counted.pred) / counted.gt
+    resized = cv2.resize(uncertainty, counted.mask.shape[::-1])[counted.mask]
+    curve, best = sparsification(errors, resized), sparsification(errors, errors)
+    return RankingScore(float(np.mean(curve - best)), float(np.mean(errors.mean() - curve)))
 
 
 class DepthSummary(NamedTuple):
@@ -211,6 +268,14 @@ def summarise(scores: list[DepthScore]) -> DepthSummary:
         server = ServerErrors(*map(float, np.mean([score.server for score in scores], axis=0)))
     errors = type(scores[0].errors)(*map(float, mean))
     return DepthSummary(errors, middle, spread, len(scores), server)
+
+
+def flip_disagreement(
+    disp: Float[ndarray, "B H W"], disp_of_flipped: Float[ndarray, "B H W"]
+) -> Float[ndarray, "B H W"]:
+    """Uncertainty: the difference to the mirrored image's disparity, mirrored back, as a share of
+    their mean (Poggi et al. 2020, "post")."""
+    return 2 * np.abs(disp - disp_of_flipped) / (disp + disp_of_flipped)
 
 
 def flip_post_process(

@@ -17,6 +17,7 @@ import typing
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
+from camera import Camera
 from datasets import DATASETS, known_benchmark, split_folder
 from utils import OneLineParser, UserError
 
@@ -443,7 +444,11 @@ class EvalDepthOptions(WeightsOptions, RuntimeOptions, DepthRangeOptions, Source
     )
     eval_stereo: bool = flag(False, "evaluate in metres, by the scale of the stereo rig")
     post_process: bool = flag(False, "average with the prediction of the mirrored image")
+    uncertainty: bool = flag(
+        False, "also say how well the mirrored image's disagreement ranks the errors (AUSE)"
+    )
     disable_median_scaling: bool = flag(False, "score the predictions as they are")
+    metric: bool = flag(False, "score in metres, by the scale.json of tools/calibrate_scale.py")
     pred_depth_scale_factor: float | None = flag(None, "multiply predicted depths by this")
     scale_split: str | None = flag(
         None, "multiply predicted depths by the median ratio on this split, once it is exported"
@@ -466,16 +471,18 @@ class EvalDepthOptions(WeightsOptions, RuntimeOptions, DepthRangeOptions, Source
             self._demand_positive("pred_depth_scale_factor")
         good = not (self.eval_stereo and self.dataset.startswith("nyuv2"))
         self._demand(good, "--eval_stereo: NYUv2 has one camera and no stereo scale")
-        self._demand(
-            self.eval_mono != self.eval_stereo, "choose one of --eval_mono and --eval_stereo"
-        )
+        good = self.eval_mono != self.eval_stereo or (self.metric and not self.eval_stereo)
+        self._demand(good, "choose one of --eval_mono and --eval_stereo")
         predicting = self.ext_disp_to_eval is None
         weights = self.load_weights_folder is not None or self.model_name is not None
         self._demand(
             weights == predicting,
             "give one of --load_weights_folder, --model_name and --ext_disp_to_eval",
         )
-        for name in ("post_process", "save_pred_disps", "no_eval", "scale_split", "num_layers"):
+        for name in (
+            "post_process", "save_pred_disps", "no_eval", "scale_split", "num_layers", "metric",
+            "uncertainty",
+        ):  # fmt: skip
             good = predicting or not getattr(self, name)
             self._demand(good, f"--{name} needs --load_weights_folder: nothing is predicted")
         usual = all(self._is_usual(name) for name in ("min_depth", "max_depth"))
@@ -490,15 +497,87 @@ class EvalDepthOptions(WeightsOptions, RuntimeOptions, DepthRangeOptions, Source
             for name in ("json", "gt_file", "scale_split", "pred_depth_scale_factor"):
                 good = getattr(self, name) is None
                 self._demand(good, f"--no_eval leaves nothing to do for --{name}")
-            good = not self.disable_median_scaling
-            self._demand(good, "--no_eval leaves nothing to do for --disable_median_scaling")
+            for name in ("disable_median_scaling", "metric", "uncertainty"):
+                good = not getattr(self, name)
+                self._demand(good, f"--no_eval leaves nothing to do for --{name}")
         factors = ("pred_depth_scale_factor", "scale_split")
-        given = self.eval_stereo + sum(getattr(self, name) is not None for name in factors)
+        given = self.eval_stereo + self.metric
+        given += sum(getattr(self, name) is not None for name in factors)
         self._demand(
             given <= 1,
-            "--eval_stereo, --pred_depth_scale_factor and --scale_split each set the factor of "
-            "predicted depths: give one",
+            "--eval_stereo, --metric, --pred_depth_scale_factor and --scale_split each set the "
+            "factor of predicted depths: give one",
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class CameraOptions(Options):
+    """camera of the pictures, for points in space (unknown: KITTI's, 0.58 of the width)"""
+
+    fx: float | None = flag(None, "focal length in pixels of the picture")
+    fy: float | None = flag(None, "of its height, where that differs")
+    cx: float | None = flag(None, "principal point in pixels (default: the middle)")
+    cy: float | None = flag(None, "principal point in pixels (default: the middle)")
+    fov_deg: float | None = flag(None, "horizontal field of view instead, in degrees")
+
+    @property
+    def camera(self) -> Camera:
+        """All of these."""
+        return Camera(self.fx, self.fy, self.cx, self.cy, self.fov_deg)
+
+    def check(self) -> None:
+        fault = self.camera.fault()
+        self._demand(fault is None, fault or "")
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictOptions(WeightsOptions, CameraOptions, RuntimeOptions):
+    """Predict depth for an image, a folder of images, a video or a webcam."""
+
+    image_path: str | None = flag(
+        None, "image, folder, pattern as 'a/*.jpg', video file, or the number of a webcam"
+    )
+    ext: str | None = flag(None, "of a folder take only files that end in this, such as png")
+    onnx: Path | None = flag(None, "depth.onnx of tools/export_onnx.py, instead of weights")
+    out: Path | None = flag(None, "folder to write to (default: where each image is)")
+    save: tuple[Literal["npy", "picture", "side_by_side", "png16", "ply", "video"], ...] = flag(
+        (),
+        "npy: disparities at the network's size, _disp.npy; picture: their colours, _disp.jpeg; "
+        "side_by_side: with the image; png16: depth as KITTI's 16-bit PNG (256 a metre), "
+        "_depth.png; ply: coloured points, .ply; video: the colours of a whole video, _disp.mp4 "
+        "(default: npy picture, of a video: video)",
+    )
+    post_process: bool = flag(False, "average with the prediction of the mirrored image")
+    uncertainty: bool = flag(
+        False, "also write by how much the mirrored image's prediction differs, as _uncertainty"
+    )
+    metric: bool = flag(False, "depth in metres, by the scale.json of tools/calibrate_scale.py")
+    pred_metric_depth: bool = flag(
+        False, "metres of a network trained on KITTI's stereo pairs, as _depth.npy"
+    )
+    cloud_depth: float | None = flag(
+        None, "leave points farther than this out of clouds (default: the farthest 5 %)"
+    )
+    max_frames: int | None = flag(None, "stop a video or webcam after so many frames")
+    batch_size: int = flag(8, "images per pass")
+
+    def check(self) -> None:
+        self._demand(self.image_path is not None, "give --image_path")
+        self._demand_positive("batch_size")
+        for name in ("cloud_depth", "max_frames"):
+            if getattr(self, name) is not None:
+                self._demand_positive(name)
+        ways = (self.load_weights_folder, self.model_name, self.onnx)
+        self._demand(
+            sum(way is not None for way in ways) == 1,
+            "give one of --load_weights_folder, --model_name and --onnx",
+        )
+        good = not (self.metric and self.pred_metric_depth)
+        self._demand(good, "--metric and --pred_metric_depth are two ways to metres: give one")
+        points = "ply" in self.save
+        for name in ("fx", "fov_deg", "cloud_depth"):
+            good = points or getattr(self, name) is None
+            self._demand(good, f"--{name} needs --save ply: nothing else knows of points")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,15 +10,6 @@ from plyfile import PlyData, PlyElement
 from utils import atomic_write
 
 
-def camera_of(
-    width: int, height: int, focal: float, cx: float | None = None, cy: float | None = None
-) -> Float[ndarray, "3 3"]:
-    """Intrinsics of square pixels; the principal point is the image's middle unless given."""
-    cx = (width - 1) / 2 if cx is None else cx
-    cy = (height - 1) / 2 if cy is None else cy
-    return np.array([[focal, 0, cx], [0, focal, cy], [0, 0, 1]], np.float64)
-
-
 def points_of_depth(
     depth: Float[ndarray, "H W"], K: Float[ndarray, "3 3"]
 ) -> Float[ndarray, "H W 3"]:

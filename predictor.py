@@ -11,16 +11,14 @@ from numpy import ndarray
 from PIL import Image
 from torch import Tensor
 
+from camera import Camera
 from checkpoint import load_depth_model
 from inference import known_options
 from layers import disp_to_depth
 from metric_scale import Scale, read_scale
-from metrics import flip_post_process, resized_depth
-from pointcloud import camera_of
+from metrics import flip_disagreement, flip_post_process, resized_depth
 from released import RELEASED, fetch_released
 from utils import UserError
-
-FOCAL = 0.58  # of the image's width, as KITTI's camera: for cameras of which nothing is known
 
 
 class Predicted(NamedTuple):
@@ -28,8 +26,7 @@ class Predicted(NamedTuple):
 
     Attributes:
         disps: scaled disparities, 1 / depth in the network's units.
-        uncertainty: by how much of their mean these differ from those of the mirrored pictures,
-            mirrored back (Poggi et al., CVPR 2020, "post"); None unless asked for.
+        uncertainty: their `flip_disagreement`; None unless asked for.
     """
 
     disps: Float[ndarray, "B h w"]
@@ -96,18 +93,20 @@ class DepthPredictor:
             UserError: the network predicts no numbers.
         """
         size = (self.width, self.height)
-        small = [np.asarray(i.convert("RGB").resize(size, Image.Resampling.LANCZOS)) for i in images]
+        small = [
+            np.asarray(i.convert("RGB").resize(size, Image.Resampling.LANCZOS)) for i in images
+        ]
         batch = torch.from_numpy(np.stack(small)).to(self.device).permute(0, 3, 1, 2)
         batch = batch.contiguous().float() / 255
         disps = self._scaled(batch)
         if post_process or uncertainty:
             mirrored = self._scaled(batch.flip(-1))[..., ::-1]
-        differ = 2 * np.abs(disps - mirrored) / (disps + mirrored) if uncertainty else None
+        unsure = flip_disagreement(disps, mirrored) if uncertainty else None
         if post_process:
             disps = flip_post_process(disps, mirrored)
         if not np.isfinite(disps).all():
             raise UserError("these weights predict NaN: choose others")
-        return Predicted(disps, differ)
+        return Predicted(disps, unsure)
 
     def depth(self, disp: Float[ndarray, "h w"], size: tuple[int, int]) -> Float[ndarray, "H W"]:
         """Depth at the (width, height) of a picture, in metres where the scale is known."""
@@ -116,8 +115,8 @@ class DepthPredictor:
 
     @staticmethod
     def camera(size: tuple[int, int]) -> Float[ndarray, "3 3"]:
-        """Intrinsics to assume for a picture of (width, height) of whose camera nothing is known."""
-        return camera_of(*size, focal=FOCAL * size[0])
+        """Intrinsics to assume for a picture of (width, height) where nothing is known."""
+        return Camera().K(size)
 
     def _scaled(self, batch: Float[Tensor, "B 3 h w"]) -> Float[ndarray, "B h w"]:
         disp = self.network(batch)[:, 0].float()

@@ -1,5 +1,7 @@
 from setuptools import setup
 
+ONNX = ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"]
+
 setup(
     name="monodepth2-clean",
     version="0.1.0",
@@ -9,15 +11,19 @@ setup(
     packages=["networks", "datasets"],
     py_modules=[
         "building",
+        "camera",
         "checkpoint",
         "distributed",
         "inference",
         "layers",
         "logger",
         "losses",
+        "media",
         "metric_scale",
         "metrics",
+        "onnx_network",
         "options",
+        "pictures",
         "pointcloud",
         "predictor",
         "released",
@@ -52,8 +58,9 @@ setup(
             "ruff>=0.5",
             "evo>=1.28",
             "scikit-learn>=1.4",
+            *ONNX,
         ],
         "fuzz": ["atheris>=3"],
-        "onnx": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.3"],
+        "onnx": ONNX,
     },
 )

@@ -91,9 +91,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def pick_device(no_cuda: bool = False) -> torch.device:
-    """CUDA where there is one and it is wanted, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() and not no_cuda else "cpu")
+def pick_device(no_cuda: bool = False, mps: bool = False) -> torch.device:
+    """CUDA where there is one and it is wanted, or Apple's GPU where it will do, else the CPU."""
+    if torch.cuda.is_available() and not no_cuda:
+        return torch.device("cuda")
+    wanted = mps and not no_cuda and torch.backends.mps.is_available()
+    return torch.device("mps" if wanted else "cpu")
 
 
 def count_workers(asked: int = -1, processes: int = 1) -> int:

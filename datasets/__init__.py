@@ -11,7 +11,7 @@ from .benchmarks import (
 from .ground_truth import GroundTruth, export_ground_truth, write_ground_truth
 from .images import in_unit_range, read_image
 from .kitti import KITTIDepth, KITTIOdom, KITTIRaw
-from .kitti_benchmark import KITTIBenchmark, write_submission
+from .kitti_benchmark import KITTIBenchmark, depth_to_png, write_submission
 from .mono_dataset import MonoDataset, collate
 from .nyuv2 import NYUv2, NYUv2Raw, NYUv2Report
 from .splits import SPLITS, Frame, read_split, split_folder
@@ -33,6 +33,7 @@ __all__ = [
     "SPLITS",
     "benchmark",
     "collate",
+    "depth_to_png",
     "export_ground_truth",
     "exported",
     "in_unit_range",

@@ -19,6 +19,7 @@ from .images import read_image, read_pixels, resize_fast
 from .jitter import ColorJitter
 from .splits import Frame
 
+LARGEST_SIZE = 100_000  # pixels of an image's side
 OTHER_SIDE = {"l": "r", "r": "l"}
 Intrinsics = Literal["nominal", "calib"]
 
@@ -296,9 +297,9 @@ def demand_camera(path: Path, K: Float[np.ndarray, "3 3"], width: int, height: i
     Raises:
         UserError: naming the file.
     """
-    positive = min(K[0, 0], K[1, 1], K[2, 2], width - 1, height - 1) > 0
-    if not (positive and np.isfinite(K).all()):
-        raise UserError(f"{path}: describes no camera (focal length or size not positive)")
+    good = all(1 < size < LARGEST_SIZE for size in (width, height))
+    if not (good and min(K[0, 0], K[1, 1], K[2, 2]) > 0 and np.isfinite(K).all()):
+        raise UserError(f"{path}: describes no camera (wrong focal length or size)")
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ begin with # are passed over. A run with both sides gives the left, then the rig
 frame. Lists of data with one camera may say 0 for its side, which is read as l.
 """
 
+import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -88,7 +89,7 @@ def split_folder(name: str, data_path: Path | None = None) -> Path:
         own = [] if data_path is None else [data_path / "splits" / name]
         places = [SPLITS / name, *own, *places]
     for folder in places:
-        if folder.is_dir():
+        if os.path.isdir(folder):  # Path.is_dir raises where a name is too long
             return folder
     known = ", ".join(sorted(path.name for path in SPLITS.iterdir() if path.is_dir()))
     raise UserError(f"split '{name}' is neither a folder nor one of: {known}")

@@ -7,7 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = {
-    "layers": 0, "metrics": 0, "trajectory": 0, "utils": 0, "pointcloud": 1,
+    "layers": 0, "metrics": 0, "trajectory": 0, "utils": 0,
+    "pictures": 0, "media": 1, "camera": 1, "onnx_network": 3, "pointcloud": 1,
     "networks": 1, "losses": 1, "datasets": 1, "distributed": 1,
     "checkpoint": 2, "logger": 2, "options": 2, "released": 2, "speed": 2,
     "sampling": 2, "metric_scale": 2, "states": 3, "building": 3,

@@ -9,22 +9,35 @@ from scripts import run
 
 import evaluate_depth
 from datasets import benchmark
-from options import ROOT, EvalDepthOptions, EvalPoseOptions, ExportOptions, TrainOptions, parse
-from tools import make_sample, prepare_kitti, prepare_nyuv2
+from options import (
+    ROOT,
+    EvalDepthOptions,
+    EvalPoseOptions,
+    ExportOptions,
+    PredictOptions,
+    TrainOptions,
+    parse,
+)
+from tools import calibrate_scale, make_sample, prepare_kitti, prepare_nyuv2
 
 OPTIONS = {
     "train.py": TrainOptions,
     "evaluate_depth.py": EvalDepthOptions,
     "evaluate_pose.py": EvalPoseOptions,
     "export_gt_depth.py": ExportOptions,
+    "predict.py": PredictOptions,
 }
 BENCHMARKS = ("ablations", "objective", "bench_loader", "bench_step", "bench_eval", "bench_ddp")
 OTHERS = {
     "tools/check_against_stereo.py",
+    "tools/export_onnx.py",
     "tools/mean_depth.py",
+    "tools/synthesize_views.py",
     *(f"benchmarks/{name}.py" for name in BENCHMARKS),
 }
+WAYS = ("stereo_command", "ground_truth_command", "camera_height_command", "distance_command")
 TOOLS = {
+    "tools/calibrate_scale.py": (calibrate_scale, WAYS),
     "tools/prepare_kitti.py": (prepare_kitti, ("archives", "convert", "verify")),
     "tools/prepare_nyuv2.py": (prepare_nyuv2, ("labelled", "raw")),
     "tools/make_sample.py": (make_sample, ("make_street", "make_room")),
@@ -49,7 +62,7 @@ def test_commands_are_accepted(monkeypatch, page, line):
     assert (ROOT / script).is_file()
     if script == "evaluate_depth.py":
         options = parse(EvalDepthOptions, argv)
-        if "demo" not in options.eval_split:  # made by make demo
+        if "demo" not in f"{options.data_path} {options.eval_split}":  # which make demo makes
             bench = benchmark(options.eval_split, options.dataset, options.nyuv2_protocol)
             evaluate_depth.refuse_idle_flags(options, bench)
             evaluate_depth.chosen_protocol(options, bench)

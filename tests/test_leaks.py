@@ -47,9 +47,8 @@ def test_a_long_training_keeps_its_memory_and_files(flags, tmp_path):
     """With validation, log, best weights and states on the way."""
     command = [sys.executable, ROOT / "train.py", *flags, "--log_dir", tmp_path]
     command += "--num_epochs 1000000 --save_frequency 200 --log_frequency 20 --keep 2".split()
-    process = subprocess.Popen(
-        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    with open(tmp_path / "said", "w") as said:  # a pipe that nobody reads would stop it
+        process = subprocess.Popen(list(map(str, command)), stdout=said, stderr=said)
     try:
         samples = []
         end = time.monotonic() + 60 * MINUTES
@@ -62,16 +61,21 @@ def test_a_long_training_keeps_its_memory_and_files(flags, tmp_path):
                 continue
     finally:
         process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=120)
-    assert process.returncode == 143
+        process.wait(timeout=120)
+    out = (tmp_path / "said").read_text()
+    assert process.returncode == 143 and "stopped by SIGTERM" in out
     memory, files = zip(*samples, strict=True)
     fifth = len(samples) // 5
-    early, late = (statistics.median(memory[i * fifth : (i + 1) * fifth]) for i in (1, 4))
-    print(f"{MINUTES:g} min, {out.count('epoch ')} epochs: {early / 1e6:.0f} MB after a fifth of")
-    print(f"the time, {late / 1e6:.0f} MB at the end; {max(files[fifth:])} open files at most,")
-    print(f"{min(files[fifth:])} at least")
-    assert abs(late - early) < 0.03 * early
-    assert statistics.median(files[fifth : 2 * fifth]) == statistics.median(files[-fifth:])
+    early, late = (
+        [statistics.median(kind[i * fifth : (i + 1) * fifth]) for kind in (memory, files)]
+        for i in (1, 4)
+    )
+    print(
+        f"{MINUTES:g} min, {out.count('epoch ')} epochs: from {early[0] / 1e6:.0f} to "
+        f"{late[0] / 1e6:.0f} MB, from {early[1]:.0f} to {late[1]:.0f} open files"
+    )
+    assert abs(late[0] - early[0]) < 0.03 * early[0]
+    assert abs(late[1] - early[1]) < 0.1 * early[1]  # each batch on its way is a file, too
 
 
 @pytest.mark.slow

@@ -11,9 +11,12 @@ from datasets.kitti import EIGEN, IMPROVED
 from metrics import (
     Protocol,
     depth_errors,
+    flip_disagreement,
     flip_post_process,
     garg_crop,
     score_depth,
+    score_ranking,
+    sparsification,
     summarise,
 )
 
@@ -115,3 +118,45 @@ def test_post_processing_takes_each_border_from_the_view_that_sees_it():
     assert flip_post_process(straight, straight).max() == 0
     both = flip_post_process(straight, mirrored) + flip_post_process(mirrored, straight)
     np.testing.assert_allclose(both, 1, atol=1e-6)
+
+
+# Uncertainty
+
+
+def test_removing_the_worst_first_lowers_the_mean_fastest():
+    errors = np.array([4.0, 1.0, 3.0, 2.0])
+    np.testing.assert_allclose(sparsification(errors, errors, 4), [2.5, 2, 1.5, 1])
+    np.testing.assert_allclose(sparsification(errors, -errors, 4), [2.5, 3, 3.5, 4])
+    np.testing.assert_allclose(sparsification(errors, np.zeros(4), 4)[0], 2.5)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 60))
+def test_no_ranking_beats_that_by_the_errors_themselves(seed, count):
+    rng = np.random.default_rng(seed)
+    errors, by = rng.random(count), rng.random(count)
+    best, curve = sparsification(errors, errors), sparsification(errors, by)
+    assert np.all(best <= curve + 1e-12) and curve[0] == pytest.approx(errors.mean())
+    np.testing.assert_allclose(curve, sparsification(errors, 3 * by + 1))  # only the order counts
+
+
+def test_rankings_are_scored_from_perfect_to_worse_than_chance():
+    rng = np.random.default_rng(0)
+    gt = rng.uniform(2, 20, (60, 80)).astype(np.float32)
+    wrong = rng.uniform(0, 0.5, gt.shape).astype(np.float32)
+    disp = 1 / (gt * (1 + wrong))
+    rules = Protocol("all", (0.0, 80.0), (1e-3, 80.0), scaling="none")
+    perfect = score_ranking(disp, wrong, gt, rules)
+    assert perfect.ause == pytest.approx(0, abs=1e-6) and perfect.aurg > 0.1
+    chance = score_ranking(disp, rng.random(gt.shape, np.float32), gt, rules)
+    assert chance.aurg == pytest.approx(0, abs=0.01) and chance.ause > 0.1
+    assert score_ranking(disp, -wrong, gt, rules).aurg < -0.1
+    assert score_ranking(disp, wrong, np.zeros_like(gt), rules) is None
+
+
+def test_agreement_with_the_mirrored_image_is_certainty():
+    disp = np.random.default_rng(0).uniform(0.1, 1, (2, 4, 6)).astype(np.float32)
+    assert flip_disagreement(disp, disp).max() == 0
+    np.testing.assert_allclose(flip_disagreement(disp, 3 * disp), 1, rtol=1e-6)
+    np.testing.assert_array_equal(
+        flip_disagreement(disp, 2 * disp), flip_disagreement(2 * disp, disp)
+    )

@@ -18,6 +18,7 @@ import inference
 import released
 from datasets import Frame, GroundTruth
 from datasets.kitti import read_poses
+from metric_scale import Scale, write_scale
 from metrics import Protocol
 
 EVALUATE = ("--num_workers", 0, "--no_cuda")
@@ -96,6 +97,44 @@ def test_every_kind_of_evaluation_runs(monkeypatch, capsys, trained, weights, sa
     printed = capsys.readouterr().out
     assert ("no median scaling" in printed) == (flags != ["--eval_mono", "--post_process"])
     assert ("depth x 5.4" in printed) == ("no median scaling" in printed)
+
+
+def test_metres_come_from_the_scale_beside_the_weights(
+    monkeypatch, capsys, trained, weights, sample, tmp_path
+):
+    folder = tmp_path / "weights"
+    shutil.copytree(weights, folder)
+    argv = [*EVALUATE, "--data_path", sample, "--eval_split", trained / "splits"]
+    argv += ["--load_weights_folder", folder, "--metric"]
+    line = fails(monkeypatch, capsys, "evaluate_depth", *argv)
+    assert f"{folder}: --metric needs its scale.json" in line
+    write_scale(folder, Scale(2.5, 0.031, "camera height"))
+    result = tmp_path / "result.json"
+    run(monkeypatch, "evaluate_depth", *argv, "--json", result)
+    printed = capsys.readouterr().out
+    assert "depth x 2.5 (camera height, spread 3.1%)" in printed
+    assert "no median scaling" in printed
+    run(monkeypatch, "evaluate_depth", *argv[:-1], "--eval_mono", "--disable_median_scaling",
+        "--pred_depth_scale_factor", 2.5, "--json", tmp_path / "same.json")  # fmt: skip
+    first, second = (json.loads(p.read_text())["metrics"] for p in (result, tmp_path / "same.json"))
+    assert first == second
+    for more in (["--eval_stereo"], ["--pred_depth_scale_factor", 2]):
+        line = fails(monkeypatch, capsys, "evaluate_depth", *argv, *more)
+        assert "choose one of" in line or "give one" in line
+
+
+def test_uncertainty_is_ranked_and_changes_no_metric(
+    monkeypatch, capsys, trained, weights, sample, tmp_path
+):
+    argv = [*EVALUATE, "--data_path", sample, "--eval_split", trained / "splits"]
+    argv += ["--load_weights_folder", weights, "--eval_mono", "--json"]
+    run(monkeypatch, "evaluate_depth", *argv, tmp_path / "plain.json")
+    assert "AUSE" not in capsys.readouterr().out
+    run(monkeypatch, "evaluate_depth", *argv, tmp_path / "ranked.json", "--uncertainty")
+    plain, ranked = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("plain", "ranked"))
+    assert plain["metrics"] == ranked["metrics"] and plain["uncertainty"] is None
+    ause = ranked["uncertainty"]["ause"]
+    assert ause >= 0 and f"AUSE {ause:.4f} (0 is perfect)" in capsys.readouterr().out
 
 
 def test_predicting_without_evaluating_needs_no_ground_truth(

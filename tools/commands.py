@@ -36,6 +36,18 @@ def add_workers(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_camera(command: argparse.ArgumentParser) -> None:
+    """The flags of `Camera`."""
+    for name, what in (
+        ("fx", "focal length in pixels of the images"),
+        ("fy", "the same downwards (default: --fx)"),
+        ("cx", "principal point (default: the middle)"),
+        ("cy", "principal point (default: the middle)"),
+        ("fov_deg", "horizontal angle of view, in place of --fx"),
+    ):
+        command.add_argument(f"--{name}", type=float, help=what)
+
+
 def workers(text: str) -> int:
     if int(text) < -1:
         raise ValueError
