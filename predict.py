@@ -223,12 +223,10 @@ def main() -> None:
     options = parse(PredictOptions)
     video = is_video(options.image_path)
     kinds = options.save or (("video",) if video else ("npy", "picture"))
-    if not video:
-        for name in ("video", "max_frames"):
-            asked = name in kinds or getattr(options, name, None) is not None
-            if asked:
-                flag = "--save video" if name == "video" else "--max_frames"
-                raise UserError(f"{flag}: {options.image_path} is no video")
+    idle = {"--save video": "video" in kinds, "--max_frames": options.max_frames is not None}
+    for name, given in idle.items():
+        if given and not video:
+            raise UserError(f"{name}: {options.image_path} is no video")
     predictor = load(options)
     (predict_video if video else predict_images)(options, predictor, kinds)
 

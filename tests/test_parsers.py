@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from parsers import PARSERS, attempt
 
@@ -91,7 +91,9 @@ def test_points_that_are_no_numbers_are_left_out(tmp_path):
 @pytest.mark.parametrize("name", PARSERS)
 def test_any_file_is_read_or_refused_in_one_line(name, tmp_path):
     parser = PARSERS[name]
+    examples = settings().max_examples
 
+    @settings(max_examples=examples if examples > 100 else 25)
     @given(ANYTHING | damaged(parser.good), st.booleans())
     def check(content, mend):
         attempt(parser, parser.mend(content) if mend else content, tmp_path)
