@@ -1,77 +1,193 @@
-"""A depth network as an ONNX file, run by onnxruntime: no weights of torch are needed."""
+"""A depth network in an ONNX file of `tools/export_onnx.py`, run by onnxruntime."""
 
+import dataclasses
+import importlib
 import json
+import math
 from pathlib import Path
+from types import ModuleType
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metric_scale import Scale, scale_of
+from metric_scale import Scale
 from utils import UserError
 
-HOW_TO_GET = "onnxruntime is not installed: pip install -e '.[onnx]'"
-LARGEST = 8192  # pixels of an input's side
+SIZES = range(64, 8193, 32)  # of an input, in pixels
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+FATAL = 4  # onnxruntime's severity: what it logs below that also comes as an exception
 
 
-class OnnxDepth:
-    """The network of a `depth.onnx` that tools/export_onnx.py wrote.
+def need(package: str) -> ModuleType:
+    """A package that only ONNX files need.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        reason = f"{package} cannot be imported ({error})".splitlines()[0]
+        raise UserError(f'{reason}: pip install -e ".[onnx]"') from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What an ONNX file says of its network beside the graph, as strings of its metadata.
 
     Attributes:
         height, width: of its input in pixels.
-        min_depth, max_depth: of disparities 1 and 0.
-        scale: to metres; None where it is not known.
+        min_depth, max_depth: the depths of disparities 1 and 0.
+        scale: how its depths become metres; None where that is unknown.
 
     Raises:
-        UserError: onnxruntime is not there, or the file is missing, damaged, or another's.
+        ValueError: a size that no network has, or an impossible range of depths or scale.
     """
 
-    def __init__(self, path: Path):
-        try:
-            import onnxruntime
-        except ImportError:
-            raise UserError(f"{path}: {HOW_TO_GET}") from None
-        if not path.is_file():
-            raise UserError(f"{path}: no such file; make it with tools/export_onnx.py")
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # what is wrong with a file is said by the exception
-        try:
-            self._session = onnxruntime.InferenceSession(
-                path, options, providers=["CPUExecutionProvider"]
-            )
-            about = self._session.get_modelmeta().custom_metadata_map
-        except Exception as error:  # onnxruntime has no one error for a bad file
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"{path}: cannot be read as ONNX ({reason})") from None
-        try:
-            self._read(about)
-        except (KeyError, ValueError, TypeError, RecursionError):
-            raise UserError(
-                f"{path}: is no depth network of tools/export_onnx.py; export it again"
-            ) from None
+    height: int
+    width: int
+    min_depth: float = 0.1
+    max_depth: float = 100.0
+    scale: Scale | None = None
 
-    def __call__(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 1 h w"]:
-        """Sigmoid disparities of images in [0, 1]."""
-        (disp,) = self._session.run(["disp"], {"image": np.ascontiguousarray(images.numpy())})
-        return torch.from_numpy(disp)
+    def __post_init__(self):
+        if self.height not in SIZES or self.width not in SIZES:
+            raise ValueError(f"no input is of {self.width} x {self.height} pixels")
+        if not 0 < self.min_depth < self.max_depth < math.inf:
+            raise ValueError(f"no depths are of {self.min_depth} to {self.max_depth}")
+        if self.scale is not None and not 0 < self.scale.factor < math.inf:
+            raise ValueError(f"no scale is {self.scale.factor}")
 
-    def _read(self, about: dict[str, str]) -> None:
-        """Take over what the file says of itself.
+    def strings(self) -> dict[str, str]:
+        """As metadata; a scale is JSON, and absent where there is none."""
+        names = ("height", "width", "min_depth", "max_depth")
+        strings = {name: repr(getattr(self, name)) for name in names}
+        if self.scale is not None:
+            spread = None if math.isnan(self.scale.spread) else self.scale.spread
+            strings["scale"] = json.dumps(self.scale._asdict() | {"spread": spread})
+        return strings
+
+    @classmethod
+    def parse(cls, strings: dict[str, str]) -> "Description":
+        """From metadata.
 
         Raises:
-            KeyError, ValueError, TypeError, RecursionError: it is not ours.
+            ValueError: strings are missing, or do not hold what they should.
         """
-        self.height, self.width = int(about["height"]), int(about["width"])
-        sides = (self.height, self.width)
-        if not all(64 <= side <= LARGEST and side % 32 == 0 for side in sides):
-            raise ValueError("size")
-        self.min_depth, self.max_depth = float(about["min_depth"]), float(about["max_depth"])
-        if not 0 < self.min_depth < self.max_depth < float("inf"):
-            raise ValueError("range of depth")
-        (given,), (out,) = self._session.get_inputs(), self._session.get_outputs()
-        if (given.name, given.shape[1:], out.name) != ("image", [3, *sides], "disp"):
-            raise ValueError("input or output")
-        self.scale: Scale | None = (
-            scale_of(json.loads(about["scale"])) if "scale" in about else None
-        )
+        try:
+            size = int(strings["height"]), int(strings["width"])
+            depths = float(strings["min_depth"]), float(strings["max_depth"])
+            scale = read_scale(strings["scale"]) if "scale" in strings else None
+        except KeyError as error:
+            raise ValueError(f"{error} is missing in its metadata") from None
+        return cls(*size, *depths, scale)
+
+
+def read_scale(text: str) -> Scale:
+    """A scale from its JSON.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    try:
+        values = json.loads(text)
+        spread = values["spread"]
+        spread = math.nan if spread is None else float(spread)
+        scale = Scale(float(values["factor"]), spread, values["source"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        raise ValueError("its metadata holds no scale") from None
+    if not isinstance(scale.source, str):
+        raise ValueError("its scale has no source")
+    return scale
+
+
+class OnnxDepth:
+    """A depth network of an ONNX file, for `predictor.DepthPredictor` or by itself.
+
+    Args:
+        path: depth.onnx of `tools/export_onnx.py`.
+        cuda: run on a GPU, which takes the package onnxruntime-gpu, and not on as many threads as
+            torch has.
+
+    Attributes:
+        height, width, min_depth, max_depth, scale: see `Description`.
+
+    Raises:
+        UserError: onnxruntime is not installed or knows no GPU; the file is missing, damaged, or
+            holds something else.
+    """
+
+    def __init__(self, path: Path | str, cuda: bool = False):
+        self.path = Path(path)
+        self._session = open_session(self.path, cuda)
+        try:
+            about = Description.parse(self._session.get_modelmeta().custom_metadata_map)
+            size = [about.height, about.width]
+            demand_images(self._session.get_inputs(), "image", [3, *size])
+            demand_images(self._session.get_outputs(), "disp", [1, *size])
+        except ValueError as error:  # also strings that are no text
+            raise UserError(
+                f"{self.path}: no depth network of tools/export_onnx.py ({error}); make it anew"
+            ) from None
+        self.height, self.width = about.height, about.width
+        self.min_depth, self.max_depth = about.min_depth, about.max_depth
+        self.scale = about.scale
+
+    def __call__(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B 1 h w"]:
+        """Sigmoid disparity of images in [0, 1], on the device that they are on.
+
+        Raises:
+            ValueError: they are not of the network's size.
+            UserError: the file's graph cannot be run.
+        """
+        if images.shape[2:] != (self.height, self.width):
+            raise ValueError(
+                f"images are [3 {self.height} {self.width}], not {list(images.shape[1:])}"
+            )
+        try:
+            disp = self._session.run(["disp"], {"image": images.cpu().numpy()})[0]
+        except Exception as error:  # onnxruntime has no one error
+            raise UserError(f"{self.path}: cannot be run ({first_line(error)})") from None
+        if disp.shape != (len(images), 1, self.height, self.width):
+            raise UserError(f"{self.path}: gives {list(disp.shape)} for {len(images)} images")
+        return torch.from_numpy(disp).to(images.device)
+
+
+def open_session(model: Path | bytes, cuda: bool = False):
+    """The onnxruntime.InferenceSession of a file, or of its content.
+
+    Raises:
+        UserError: onnxruntime is not installed or knows no GPU; the file is missing or damaged.
+    """
+    onnxruntime = need("onnxruntime")
+    if cuda and CUDA not in onnxruntime.get_available_providers():
+        raise UserError("onnxruntime knows no GPU here: pip install onnxruntime-gpu, or use the CPU")
+    if isinstance(model, Path) and not model.is_file():
+        raise UserError(f"{model}: no such file; make it with tools/export_onnx.py")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = FATAL
+    options.intra_op_num_threads = torch.get_num_threads()
+    source = str(model) if isinstance(model, Path) else model
+    try:
+        return onnxruntime.InferenceSession(source, options, [CUDA, CPU] if cuda else [CPU])
+    except Exception as error:  # onnxruntime has no one error for a bad file
+        what = f"{model}: " if isinstance(model, Path) else ""
+        raise UserError(f"{what}cannot be read as ONNX ({first_line(error)})") from None
+
+
+def demand_images(tensors: list, name: str, shape: list[int]) -> None:
+    """Refuse a graph's inputs or outputs unless they are one float tensor [batch *shape].
+
+    Raises:
+        ValueError: they are something else.
+    """
+    found = [(each.name, each.type, each.shape[1:]) for each in tensors]
+    if found != [(name, "tensor(float)", shape)]:
+        raise ValueError(f"its '{name}' is not [batch {' '.join(map(str, shape))}]")
+    if isinstance(tensors[0].shape[0], int):
+        raise ValueError(f"its '{name}' is for batches of {tensors[0].shape[0]} only")
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

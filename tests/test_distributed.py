@@ -213,6 +213,31 @@ def test_both_stop_when_asked_and_go_on_together(flags, tmp_path):
     assert "going on from" in results[0][0]
 
 
+@pytest.mark.slow
+def test_stopped_and_resumed_together_they_end_with_the_same_weights(flags, tmp_path):
+    """Bit for bit those of two processes that nothing happened to; a signal to one saves once."""
+    flags = [*flags, "--num_epochs", 40, "--save_frequency", 40]
+    results = finish(start_all(2, *flags, "--log_dir", tmp_path / "whole"))
+    assert [status for *_, status in results] == [0, 0], results
+    processes = start_all(2, *flags, "--log_dir", tmp_path / "stopped")
+    until(lambda: (tmp_path / "stopped/mdp/models/weights_best").exists(), processes)
+    processes[1].terminate()
+    results = finish(processes)
+    assert [status for *_, status in results] == [143, 143], results
+    assert sum(out.count("state saved in") for out, *_ in results) == 1
+    assert len(list((tmp_path / "stopped/mdp/states").iterdir())) == 1
+    results = finish(start_all(2, *flags, "--log_dir", tmp_path / "stopped", "--resume"))
+    assert [status for *_, status in results] == [0, 0], results
+    for name in ("encoder", "depth", "pose_encoder", "pose"):
+        whole, stopped = (
+            torch.load(tmp_path / run / f"mdp/models/weights_39/{name}.pth")
+            for run in ("whole", "stopped")
+        )
+        for key, value in whole.items():
+            same = torch.equal(value, stopped[key]) if torch.is_tensor(value) else True
+            assert same, f"{name} {key}"
+
+
 def test_a_mistake_in_one_process_ends_both_in_one_line(flags, tmp_path):
     (_, err, status), (_, err2, status2) = finish(
         start_all(2, *flags, "--log_dir", tmp_path, "--learning_rate", "1e30")

@@ -17,7 +17,7 @@ import torch
 from scripts import TINY, fails, run, write_split
 
 import building
-from datasets import Frame, KITTIRaw
+from datasets import Frame, GroundTruth, KITTIRaw
 from options import TrainOptions, parse
 from states import read_state
 from trainer import Trainer
@@ -272,3 +272,48 @@ def test_too_little_memory_is_no_traceback(monkeypatch, capsys, flags, tmp_path,
     monkeypatch.setattr(Trainer, "_step", fail)
     line = fails(monkeypatch, capsys, "train", *flags, "--log_dir", tmp_path)
     assert "memory ran out: try fewer --num_workers or a smaller --batch_size" in line
+
+
+# Files that would run code
+
+
+class Bomb:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (Path.touch, (self.mark,))
+
+
+@pytest.mark.parametrize("name", ["data", "source", "frames", "depth_000000"])
+def test_ground_truth_that_would_run_code_is_refused(tmp_path, name):
+    mark, path = tmp_path / "it ran", tmp_path / "gt.npz"
+    bomb = np.empty((), object)
+    bomb[()] = Bomb(mark)
+    arrays = {"source": "made up", "dataset": "KITTIRaw", "frames": ["a 0 l"]}
+    arrays["depth_000000"] = np.ones((2, 3), np.float32)
+    np.savez(path, **({name: bomb} if name == "data" else arrays | {name: bomb}))
+    with pytest.raises(UserError, match=r"gt\.npz: "):
+        GroundTruth(path)[0]
+    assert not mark.exists()
+    np.load(path, allow_pickle=True)[name]  # as it would
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("tool", ["evaluate_depth", "tools.synthesize_views"])
+def test_arrays_that_would_run_code_are_refused(monkeypatch, capsys, sample, tmp_path, tool):
+    mark, path = tmp_path / "it ran", tmp_path / "given.npy"
+    bomb = np.empty((), object)
+    bomb[()] = Bomb(mark)
+    np.save(path, bomb, allow_pickle=True)
+    if tool == "evaluate_depth":
+        split = tmp_path / "split"
+        split.mkdir()
+        (split / "test_files.txt").write_text(f"{DRIVE} 5 l\n")
+        run(monkeypatch, "export_gt_depth", "--data_path", sample, "--split", split)
+        argv = ["--eval_mono", "--eval_split", split, "--ext_disp_to_eval", path]
+    else:
+        image = sample / DRIVE / "image_02/data/0000000005.jpg"
+        argv = ["--image", image, "--depth", path, "--out", tmp_path / "views.gif"]
+    assert f"{path}: cannot be read" in fails(monkeypatch, capsys, tool, *argv)
+    assert not mark.exists()

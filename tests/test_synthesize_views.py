@@ -385,6 +385,7 @@ def write(path, content):
         (["--out", "views", "--fps", "3"], "have no speed"),
         (["--fps", "60"], "a GIF shows 50 frames"),
         (["--fps", "nan"], "--fps nan"),
+        (["--fps", "1e-9"], "--fps 1e-09: give a number above 0.1"),
         (["--frames", "1"], "--frames 1: give a number above 1"),
         (["--frames", "x"], "--frames"),
         (["--angle_deg", "4"], "--angle_deg is for --motion rotate, not general"),

@@ -1,204 +1,238 @@
-"""Write a model's networks as ONNX files, and compare them with torch.
+"""Weights to ONNX: depth.onnx, and pose.onnx where the weights have a pose network.
 
     python tools/export_onnx.py --load_weights_folder weights_19
-    python predict.py --onnx weights_19/depth.onnx --image_path photo.jpg
+    python tools/export_onnx.py --model_name mono_640x192 --networks depth --out exported
 
-depth.onnx takes `image` [batch 3 height width] in [0, 1], and gives `disp`, the sigmoid disparity
-[batch 1 height width]. pose.onnx takes `first` and `second`, two such images in the order of time,
-and gives `T` [batch 4 4], which takes points of the first's camera into the second's. Both
-normalise their inputs themselves. Size, range of depth and scale are in the files, too.
+depth.onnx takes `image` [batch 3 H W] in [0, 1] to `disp`, the sigmoid disparity [batch 1 H W];
+pose.onnx takes images `first` and `second`, in temporal order, to `T` [batch 4 4], which takes
+points of the first one's camera into the second one's. Each is one file for batches of any size at
+the height and width of the weights, and says these, the range of depths and the scale, if there is
+one, in its metadata. Nothing is written that onnxruntime does not compute as torch does.
 """
 
-import io
-import json
+import contextlib
 import logging
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from checkpoint import load_depth_model, load_pose_model  # noqa: E402
 from inference import find_weights, known_options  # noqa: E402
-from metric_scale import plain, read_scale  # noqa: E402
+from metric_scale import read_scale  # noqa: E402
 from networks import Monodepth  # noqa: E402
-from onnx_network import HOW_TO_GET  # noqa: E402
-from utils import OneLineParser, UserError, atomic_write, demand_writable, run_script  # noqa: E402
+from onnx_network import Description, need, open_session  # noqa: E402
+from utils import (  # noqa: E402
+    OneLineParser,
+    UserError,
+    atomic_write,
+    demand_writable,
+    readable_size,
+    run_script,
+)
 
-OPSET = 18  # the first that the exporter writes by itself; every onnxruntime since 1.14 reads it
-LARGEST_ERROR = 1e-4
+OPSET = 18  # what torch's exporter writes first; others are converted from it
+OPSETS = range(18, 24)
+TOLERANCE = 1e-4  # of the largest absolute difference between onnxruntime and torch
 BATCHES = (1, 3)
 
 
 class Depth(nn.Module):
-    """The depth network alone."""
+    """`Monodepth.disparity` as a module."""
 
     def __init__(self, model: Monodepth):
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
         return self.model.disparity(image)
 
 
 class Pose(nn.Module):
-    """The pose network alone, on a pair of images."""
+    """`Monodepth.relative_pose` as a module."""
 
     def __init__(self, model: Monodepth):
         super().__init__()
         self.model = model
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+    def forward(
+        self, first: Float[Tensor, "B 3 H W"], second: Float[Tensor, "B 3 H W"]
+    ) -> Float[Tensor, "B 4 4"]:
         return self.model.relative_pose(first, second)
 
 
-class Export(NamedTuple):
-    """A network to export, and the names of what goes in and comes out."""
+class Exported(NamedTuple):
+    """A network to export, and what its inputs and its output are called."""
 
     network: nn.Module
     inputs: tuple[str, ...]
     output: str
-    height: int
-    width: int
 
-    def random(self, batch: int) -> tuple[Tensor, ...]:
-        """Inputs to try it with, the same at every call."""
-        generator = torch.Generator().manual_seed(batch)
-        size = (batch, 3, self.height, self.width)
-        return tuple(torch.rand(size, generator=generator) for _ in self.inputs)
+    def images(self, batch: int, height: int, width: int) -> tuple[Tensor, ...]:
+        """The same random images in [0, 1] at every call, one batch for each input."""
+        generator = torch.Generator().manual_seed(0)
+        return tuple(torch.rand(batch, 3, height, width, generator=generator) for _ in self.inputs)
 
 
-def load(weights: Path, name: str) -> Export:
-    """A network of a folder.
+# Weights ------------------------------------------------------------------------------------------
+
+
+def load(weights: Path, name: str) -> tuple[Exported, int, int]:
+    """The network `depth` or `pose` of a folder of weights, and height and width of its input.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: as `load_depth_model` and `load_pose_model`.
     """
     if name == "depth":
-        loaded = load_depth_model(weights)
-        network = Depth(loaded.model).eval()
-        return Export(network, ("image",), "disp", loaded.height, loaded.width)
-    model, height, width = load_pose_model(weights)
-    return Export(Pose(model).eval(), ("first", "second"), "T", height, width)
+        model, _, height, width = load_depth_model(weights)
+        return Exported(Depth(model).eval(), ("image",), "disp"), height, width
+    try:
+        model, height, width = load_pose_model(weights)
+    except UserError as error:
+        raise UserError(f"{error}; --networks depth goes without") from None
+    return Exported(Pose(model).eval(), ("first", "second"), "T"), height, width
 
 
-def onnx_bytes(export: Export, opset: int, about: dict[str, str]) -> bytes:
-    """The file of a network, its weights inside, for batches of any size."""
-    import onnx
+def describe(weights: Path, height: int, width: int) -> Description:
+    """What is to stand in the metadata.
 
-    dynamic = {name: {0: torch.export.Dim.DYNAMIC} for name in export.inputs}
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own insides
+    Raises:
+        UserError: a damaged scale.json, or a range of depths or a size that cannot be.
+    """
+    options, scale = known_options(weights), read_scale(weights)
+    depths = options.get("min_depth", 0.1), options.get("max_depth", 100.0)
+    try:
+        return Description(height, width, *map(float, depths), scale)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{weights}: {error}; put right its run's opt.json") from None
+
+
+# ONNX ---------------------------------------------------------------------------------------------
+
+
+def to_onnx(exported: Exported, description: Description, opset: int):
+    """The onnx.ModelProto of a network, with its description as metadata.
+
+    Raises:
+        UserError: the exporter cannot write this opset.
+    """
+    images = exported.images(2, description.height, description.width)
+    batch = torch.export.Dim("batch", min=1)
+    with quiet():
         program = torch.onnx.export(
-            export.network,
-            export.random(2),
+            exported.network,
+            images,
+            input_names=exported.inputs,
+            output_names=[exported.output],
+            dynamic_shapes=dict.fromkeys(exported.inputs, {0: batch}),
+            opset_version=opset,
             dynamo=True,
             verbose=False,
-            opset_version=opset,
-            input_names=list(export.inputs),
-            output_names=[export.output],
-            dynamic_shapes=dynamic,
         )
-    model = program.model_proto
-    onnx.helper.set_model_props(model, about)
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString()
+        model = program.model_proto
+    written = [each.version for each in model.opset_import if not each.domain]
+    if written != [opset]:
+        raise UserError(f"--opset {opset}: this torch can only write {written[0]}")
+    forget_origin(model)
+    need("onnx").helper.set_model_props(model, description.strings())
+    return model
 
 
-def largest_error(content: bytes, export: Export) -> float:
-    """Largest difference between onnxruntime's output and torch's, over batches of two sizes."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    errors = []
-    for batch in BATCHES:
-        images = export.random(batch)
-        feeds = {name: x.numpy() for name, x in zip(export.inputs, images, strict=True)}
-        (got,) = session.run([export.output], feeds)
-        with torch.no_grad():
-            expected = export.network(*images).numpy()
-        errors.append(float(np.abs(got - expected).max()))
-    return max(errors)
-
-
-def torch_export(export: Export, path: Path) -> None:
-    """The same network for torch.export.load, without this project's code."""
-    dynamic = {name: {0: torch.export.Dim.DYNAMIC} for name in export.inputs}
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """In the block the exporter does not say that the batches of two inputs are one size."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.export.export(export.network, export.random(2), dynamic_shapes=dynamic)
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer)
+        warnings.filterwarnings("ignore", "# The axis name: batch will not be used", UserWarning)
+        yield
+
+
+def forget_origin(model: Any) -> None:
+    """Take the exporter's notes, with paths of this machine's files, out of an onnx.ModelProto."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info,
+                 *graph.initializer):  # fmt: skip
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+def largest_difference(exported: Exported, content: bytes, height: int, width: int) -> float:
+    """Between the outputs of onnxruntime and torch on random images, in batches of `BATCHES`."""
+    session = open_session(content)
+    return max(difference(exported, session, exported.images(b, height, width)) for b in BATCHES)
+
+
+@torch.no_grad()
+def difference(exported: Exported, session: Any, images: tuple[Tensor, ...]) -> float:
+    """Largest absolute difference between the outputs of onnxruntime and torch; inf for NaN."""
+    named = zip(exported.inputs, images, strict=True)
+    (ours,) = session.run([exported.output], {name: image.numpy() for name, image in named})
+    gap = (torch.from_numpy(ours) - exported.network(*images)).abs()
+    return float(gap.nan_to_num(nan=torch.inf).max())
+
+
+def write(path: Path, exported: Exported, description: Description, opset: int) -> None:
+    """Export a network, compare it with torch, and only then write its file.
+
+    Raises:
+        UserError: the opset cannot be had, the graph is not valid, or computes something else.
+    """
+    demand_writable(path)
+    onnx = need("onnx")
+    model = to_onnx(exported, description, opset)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise UserError(f"{path}: not written, it is no valid ONNX ({error})") from None
+    content = model.SerializeToString()
+    gap = largest_difference(exported, content, description.height, description.width)
+    if gap > TOLERANCE:
+        raise UserError(
+            f"{path}: not written, its {exported.output} differs from torch's by {gap:.1e}, more "
+            f"than {TOLERANCE:g}; try another --opset or other versions of the packages"
+        )
     with atomic_write(path) as file:
-        file.write(buffer.getbuffer())
+        file.write(content)
+    print(
+        f"{path}: {readable_size(len(content))}, opset {opset}, {exported.output} differs from "
+        f"torch's by at most {gap:.1e} on random images"
+    )
 
 
 def main() -> None:
     parser = OneLineParser(description=__doc__.splitlines()[0])
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--load_weights_folder", type=Path)
-    source.add_argument("--model_name", help="a released model, such as mono_640x192")
-    parser.add_argument(
-        "--networks",
-        nargs="+",
-        choices=("depth", "pose"),
-        help="default: depth, and pose where its weights are there",
-    )
+    way = parser.add_mutually_exclusive_group(required=True)
+    way.add_argument("--load_weights_folder", type=Path)
+    way.add_argument("--model_name", help="a released model, such as mono_640x192")
+    parser.add_argument("--models_url", help="address of a mirror of the released models")
     parser.add_argument("--out", type=Path, help="folder to write to (default: the weights')")
-    parser.add_argument("--opset", type=int, default=OPSET, help=f"of ONNX (default: {OPSET})")
     parser.add_argument(
-        "--torch_export", action="store_true", help="also write .pt2 files for torch.export.load"
-    )
+        "--networks", nargs="+", choices=("depth", "pose"),
+        help="(default: depth, and pose where its weights are there)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--opset", type=int, default=OPSET, choices=OPSETS, metavar=f"{OPSETS[0]}..{OPSETS[-1]}",
+        help=f"version of ONNX's operators (default: {OPSET}, which the most programs read)",
+    )  # fmt: skip
     arguments = parser.parse_args()
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError:
-        what = "onnx, onnxruntime or onnxscript is"
-        raise UserError(HOW_TO_GET.replace("onnxruntime is", what)) from None
-    if arguments.opset < OPSET:
-        raise UserError(f"--opset {arguments.opset}: the exporter writes {OPSET} and newer")
-    weights = find_weights(arguments.load_weights_folder, arguments.model_name, None)
-    out = arguments.out or weights
-    demand_writable(out / "depth.onnx")
-    names = arguments.networks or ["depth", *["pose"] * (weights / "pose.pth").is_file()]
-    known, scale = known_options(weights), read_scale(weights)
-    for name in names:
-        export = load(weights, name)
-        about = {"height": str(export.height), "width": str(export.width)}
-        about |= {"min_depth": str(known.get("min_depth", 0.1))}
-        about |= {"max_depth": str(known.get("max_depth", 100.0))}
-        about |= {} if scale is None else {"scale": json.dumps(plain(scale))}
-        try:
-            content = onnx_bytes(export, arguments.opset, about)
-        except Exception as error:  # the exporter has no one error
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(
-                f"{weights}: {name} cannot be written with --opset {arguments.opset} ({reason})"
-            ) from error
-        error = largest_error(content, export)
-        path = out / f"{name}.onnx"
-        if not error <= LARGEST_ERROR:
-            raise UserError(
-                f"{path}: not written, for it differs from torch by {error:.1g}, more than "
-                f"{LARGEST_ERROR:g}; try another --opset, or another onnxruntime"
-            )
-        with atomic_write(path) as file:
-            file.write(content)
-        print(
-            f"{path}: {export.width}x{export.height}, opset {arguments.opset}, any batch, differs "
-            f"from torch by {error:.1g} at most (batches of {BATCHES[0]} and {BATCHES[1]})"
-        )
-        if arguments.torch_export:
-            torch_export(export, path.with_suffix(".pt2"))
-            print(f"{path.with_suffix('.pt2')}: the same for torch.export.load")
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        need(package)
+
+    weights = find_weights(
+        arguments.load_weights_folder, arguments.model_name, arguments.models_url
+    )
+    has_pose = (weights / "pose.pth").is_file()
+    names = arguments.networks or (["depth", "pose"] if has_pose else ["depth"])
+    loaded = {name: load(weights, name) for name in dict.fromkeys(names)}
+    for name, (exported, *size) in loaded.items():
+        path = (arguments.out or weights) / f"{name}.onnx"
+        write(path, exported, describe(weights, *size), arguments.opset)
 
 
 if __name__ == "__main__":

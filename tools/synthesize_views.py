@@ -162,7 +162,7 @@ def demand_sense(arguments: argparse.Namespace, camera: Camera) -> None:
     if arguments.depth is not None and arguments.depth.suffix.lower() not in (".npy", ".png"):
         raise UserError(f"--depth {arguments.depth}: give a .npy or 16-bit .png file")
     for name, low, high in (
-        ("angle_deg", 0, 80), ("distance", 0, math.inf), ("frames", 1, 10_000), ("fps", 0, 1000),
+        ("angle_deg", 0, 80), ("distance", 0, math.inf), ("frames", 1, 10_000), ("fps", 0.1, 1000),
     ):  # fmt: skip
         value = getattr(arguments, name)
         if value is not None and not low < value < high:
