@@ -162,7 +162,7 @@ def open_session(model: Path | bytes, cuda: bool = False):
     """
     onnxruntime = need("onnxruntime")
     if cuda and CUDA not in onnxruntime.get_available_providers():
-        raise UserError("onnxruntime knows no GPU here: pip install onnxruntime-gpu, or use the CPU")
+        raise UserError("onnxruntime knows no GPU here: pip install onnxruntime-gpu, or use a CPU")
     if isinstance(model, Path) and not model.is_file():
         raise UserError(f"{model}: no such file; make it with tools/export_onnx.py")
     options = onnxruntime.SessionOptions()

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.spatial.transform import Rotation
@@ -165,6 +165,7 @@ def test_a_plane_has_no_cracks_and_its_depth_is_exact(plane, t, turn):
     """However it is magnified, turned or moved by parts of a pixel."""
     v, u = np.indices((32, 48))
     inverse = plane[0] * u + plane[1] * v + plane[2]
+    assume(inverse.min() > 0.02)  # the camera sees no horizon of it
     T = np.eye(4)
     T[:3, :3], T[:3, 3] = Rotation.from_rotvec(turn).as_matrix(), np.add(t, (1e-9, 0, 0))
     view = render_view(noise(0), 1 / inverse, SMALL_K, T, 32, 48)

@@ -11,16 +11,19 @@ one, in its metadata. Nothing is written that onnxruntime does not compute as to
 """
 
 import contextlib
+import copy
 import logging
 import sys
 import warnings
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -28,7 +31,7 @@ from checkpoint import load_depth_model, load_pose_model  # noqa: E402
 from inference import find_weights, known_options  # noqa: E402
 from metric_scale import read_scale  # noqa: E402
 from networks import Monodepth  # noqa: E402
-from onnx_network import Description, need, open_session  # noqa: E402
+from onnx_network import Description, first_line, need, open_session  # noqa: E402
 from utils import (  # noqa: E402
     OneLineParser,
     UserError,
@@ -42,6 +45,8 @@ OPSET = 18  # what torch's exporter writes first; others are converted from it
 OPSETS = range(18, 24)
 TOLERANCE = 1e-4  # of the largest absolute difference between onnxruntime and torch
 BATCHES = (1, 3)
+CHATTY = ("torch.onnx._internal.exporter._schemas", "torch.fx.experimental.symbolic_shapes")
+MOST_IMAGES = 2**16  # in a batch: torch 2.6 gives up on a size that it knows no bound of
 
 
 class Depth(nn.Module):
@@ -121,45 +126,83 @@ def to_onnx(exported: Exported, description: Description, opset: int):
     """The onnx.ModelProto of a network, with its description as metadata.
 
     Raises:
-        UserError: the exporter cannot write this opset.
+        UserError: the exporter fails, or cannot write this opset.
     """
     images = exported.images(2, description.height, description.width)
-    batch = torch.export.Dim("batch", min=1)
-    with quiet():
-        program = torch.onnx.export(
-            exported.network,
-            images,
-            input_names=exported.inputs,
-            output_names=[exported.output],
-            dynamic_shapes=dict.fromkeys(exported.inputs, {0: batch}),
-            opset_version=opset,
-            dynamo=True,
-            verbose=False,
-        )
-        model = program.model_proto
+    batch = torch.export.Dim("batch", min=1, max=MOST_IMAGES)
+    try:
+        with quiet():
+            program = torch.onnx.export(
+                without_batch_norms(exported.network),
+                images,
+                input_names=exported.inputs,
+                output_names=[exported.output],
+                dynamic_shapes=dict.fromkeys(exported.inputs, {0: batch}),
+                opset_version=opset,
+                dynamo=True,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        reason = f"torch {torch.__version__} cannot export '{exported.output}'"
+        raise UserError(
+            f"{reason} ({first_line(error)}): try other versions of torch, onnx and onnxscript"
+        ) from error
+    model = program.model_proto
     written = [each.version for each in model.opset_import if not each.domain]
     if written != [opset]:
         raise UserError(f"--opset {opset}: this torch can only write {written[0]}")
     forget_origin(model)
+    name_batches(model)
     need("onnx").helper.set_model_props(model, description.strings())
     return model
 
 
+def without_batch_norms(network: nn.Module) -> nn.Module:
+    """A copy whose convolutions do the work of the batch norms that follow them.
+
+    The exporters of torch 2.6 and of some later ones cannot write batch norms.
+    """
+    network = copy.deepcopy(network)
+    for module in list(network.modules()):
+        for (before, conv), (name, norm) in pairwise(list(module.named_children())):
+            if isinstance(norm, nn.BatchNorm2d):
+                setattr(module, before, fuse_conv_bn_eval(conv, norm))
+                setattr(module, name, nn.Identity())
+    return network
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """In the block the exporter does not say that the batches of two inputs are one size."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "# The axis name: batch will not be used", UserWarning)
-        yield
+    """In the block the exporter keeps to itself that the batches of two inputs are one size, what
+    torchvision's operators lack, and which sizes it took for granted: the comparison would tell."""
+    chatty = [logging.getLogger(name) for name in CHATTY]
+    levels = [each.level for each in chatty]
+    try:
+        for each in chatty:
+            each.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            message = "# The axis name: batch will not be used"
+            warnings.filterwarnings("ignore", message, UserWarning)
+            yield
+    finally:
+        for each, level in zip(chatty, levels, strict=True):
+            each.setLevel(level)
 
 
 def forget_origin(model: Any) -> None:
     """Take the exporter's notes, with paths of this machine's files, out of an onnx.ModelProto."""
     graph = model.graph
-    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info,
+    for part in (model, graph, *graph.node, *graph.input, *graph.output,
                  *graph.initializer):  # fmt: skip
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
+
+
+def name_batches(model: Any) -> None:
+    """Call the first axis of inputs and output `batch`, which not every version of torch does."""
+    for each in (*model.graph.input, *model.graph.output):
+        each.type.tensor_type.shape.dim[0].dim_param = "batch"
+    model.graph.ClearField("value_info")  # shapes in between, by the exporter's own names
 
 
 def largest_difference(exported: Exported, content: bytes, height: int, width: int) -> float:
@@ -189,7 +232,7 @@ def write(path: Path, exported: Exported, description: Description, opset: int) 
     try:
         onnx.checker.check_model(model, full_check=True)
     except onnx.checker.ValidationError as error:
-        raise UserError(f"{path}: not written, it is no valid ONNX ({error})") from None
+        raise UserError(f"{path}: not written, it is no valid ONNX ({first_line(error)})") from None
     content = model.SerializeToString()
     gap = largest_difference(exported, content, description.height, description.width)
     if gap > TOLERANCE:
