@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from utils import UserError, atomic_write
 
 FILE = "scale.json"
+NO_SCALE = (ValueError, TypeError, KeyError, OverflowError, RecursionError)  # of `scale_of`
 
 
 class Scale(NamedTuple):
@@ -41,7 +42,7 @@ def scale_of(values: dict[str, Any]) -> Scale:
     """A scale from what JSON has.
 
     Raises:
-        ValueError, TypeError, KeyError: it is none.
+        ValueError, TypeError, KeyError, OverflowError: it is none.
     """
     spread = math.nan if values["spread"] is None else float(values["spread"])
     scale = Scale(float(values["factor"]), spread, values["source"])
@@ -68,7 +69,7 @@ def read_scale(folder: Path) -> Scale | None:
         return scale_of(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, *NO_SCALE):
         raise UserError(
             f"{path}: holds no scale; make it anew with tools/calibrate_scale.py"
         ) from None

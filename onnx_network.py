@@ -6,12 +6,13 @@ import json
 import math
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from metric_scale import Scale
+from metric_scale import NO_SCALE, Scale, plain, scale_of
 from utils import UserError
 
 SIZES = range(64, 8193, 32)  # of an input, in pixels
@@ -64,8 +65,7 @@ class Description:
         names = ("height", "width", "min_depth", "max_depth")
         strings = {name: repr(getattr(self, name)) for name in names}
         if self.scale is not None:
-            spread = None if math.isnan(self.scale.spread) else self.scale.spread
-            strings["scale"] = json.dumps(self.scale._asdict() | {"spread": spread})
+            strings["scale"] = json.dumps(plain(self.scale))
         return strings
 
     @classmethod
@@ -78,28 +78,13 @@ class Description:
         try:
             size = int(strings["height"]), int(strings["width"])
             depths = float(strings["min_depth"]), float(strings["max_depth"])
-            scale = read_scale(strings["scale"]) if "scale" in strings else None
         except KeyError as error:
             raise ValueError(f"{error} is missing in its metadata") from None
+        try:
+            scale = scale_of(json.loads(strings["scale"])) if "scale" in strings else None
+        except NO_SCALE:
+            raise ValueError("its metadata holds no scale") from None
         return cls(*size, *depths, scale)
-
-
-def read_scale(text: str) -> Scale:
-    """A scale from its JSON.
-
-    Raises:
-        ValueError: it holds none.
-    """
-    try:
-        values = json.loads(text)
-        spread = values["spread"]
-        spread = math.nan if spread is None else float(spread)
-        scale = Scale(float(values["factor"]), spread, values["source"])
-    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
-        raise ValueError("its metadata holds no scale") from None
-    if not isinstance(scale.source, str):
-        raise ValueError("its scale has no source")
-    return scale
 
 
 class OnnxDepth:
@@ -107,8 +92,8 @@ class OnnxDepth:
 
     Args:
         path: depth.onnx of `tools/export_onnx.py`.
-        cuda: run on a GPU, which takes the package onnxruntime-gpu, and not on as many threads as
-            torch has.
+        cuda: run on a GPU, which takes the package onnxruntime-gpu; else on as many threads of the
+            CPU as torch.
 
     Attributes:
         height, width, min_depth, max_depth, scale: see `Description`.
@@ -120,7 +105,9 @@ class OnnxDepth:
 
     def __init__(self, path: Path | str, cuda: bool = False):
         self.path = Path(path)
-        self._session = open_session(self.path, cuda)
+        if not self.path.is_file():
+            raise UserError(f"{self.path}: no such file; make it with tools/export_onnx.py")
+        self._session = open_session(str(self.path), self.path, cuda)
         try:
             about = Description.parse(self._session.get_modelmeta().custom_metadata_map)
             size = [about.height, about.width]
@@ -145,35 +132,42 @@ class OnnxDepth:
             raise ValueError(
                 f"images are [3 {self.height} {self.width}], not {list(images.shape[1:])}"
             )
-        try:
-            disp = self._session.run(["disp"], {"image": images.cpu().numpy()})[0]
-        except Exception as error:  # onnxruntime has no one error
-            raise UserError(f"{self.path}: cannot be run ({first_line(error)})") from None
+        disp = run_session(self._session, "disp", {"image": images.detach().cpu()}, self.path)
         if disp.shape != (len(images), 1, self.height, self.width):
             raise UserError(f"{self.path}: gives {list(disp.shape)} for {len(images)} images")
-        return torch.from_numpy(disp).to(images.device)
+        return disp.to(images.device)
 
 
-def open_session(model: Path | bytes, cuda: bool = False):
-    """The onnxruntime.InferenceSession of a file, or of its content.
+def open_session(model: str | bytes, path: Path, cuda: bool = False) -> Any:
+    """The onnxruntime.InferenceSession of a file's name or content, on as many threads as torch.
 
     Raises:
-        UserError: onnxruntime is not installed or knows no GPU; the file is missing or damaged.
+        UserError: onnxruntime is not installed or knows no GPU; `path`, its origin, is damaged.
     """
     onnxruntime = need("onnxruntime")
     if cuda and CUDA not in onnxruntime.get_available_providers():
         raise UserError("onnxruntime knows no GPU here: pip install onnxruntime-gpu, or use a CPU")
-    if isinstance(model, Path) and not model.is_file():
-        raise UserError(f"{model}: no such file; make it with tools/export_onnx.py")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = FATAL
     options.intra_op_num_threads = torch.get_num_threads()
-    source = str(model) if isinstance(model, Path) else model
     try:
-        return onnxruntime.InferenceSession(source, options, [CUDA, CPU] if cuda else [CPU])
+        return onnxruntime.InferenceSession(model, options, [CUDA, CPU] if cuda else [CPU])
     except Exception as error:  # onnxruntime has no one error for a bad file
-        what = f"{model}: " if isinstance(model, Path) else ""
-        raise UserError(f"{what}cannot be read as ONNX ({first_line(error)})") from None
+        raise UserError(f"{path}: cannot be read as ONNX ({first_line(error)})") from None
+
+
+def run_session(session: Any, output: str, inputs: dict[str, Tensor], path: Path) -> Tensor:
+    """One output of a session, for inputs on the CPU.
+
+    Raises:
+        UserError: the graph of `path` cannot be run on them.
+    """
+    arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
+    try:
+        (result,) = session.run([output], arrays)
+    except Exception as error:  # onnxruntime has no one error
+        raise UserError(f"{path}: cannot be run ({first_line(error)})") from None
+    return torch.from_numpy(result)
 
 
 def demand_images(tensors: list, name: str, shape: list[int]) -> None:

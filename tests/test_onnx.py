@@ -182,12 +182,33 @@ def test_what_differs_from_torch_is_not_written(monkeypatch, capsys, weights, tm
 
 
 def test_numbers_that_are_none_count_as_a_difference():
-    class Session:
-        def run(self, names, inputs):
-            return [np.full_like(inputs["image"], np.nan)]
+    values = torch.rand(3)
+    assert export_onnx.difference(values, values + 0.5) == pytest.approx(0.5)
+    for broken in (values / 0, values / 0 * 0):
+        assert not export_onnx.difference(values, broken) < 1e30
 
-    exported = export_onnx.Exported(torch.nn.Identity(), ("image",), "disp")
-    assert export_onnx.difference(exported, Session(), exported.images(1, H, W)) == math.inf
+
+def test_graphs_for_one_batch_size_are_not_written(monkeypatch, capsys, weights, tmp_path):
+    original = export_onnx.to_onnx
+
+    def fixed(*arguments):
+        model = original(*arguments)
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+        return model
+
+    monkeypatch.setattr(export_onnx, "to_onnx", fixed)
+    flags = ("--load_weights_folder", weights, "--out", tmp_path)
+    assert "depth.onnx: cannot be run" in fails(monkeypatch, capsys, TOOL, *flags)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_exporter_cannot_do_ends_in_one_line(monkeypatch, capsys, weights, tmp_path):
+    def fail(*_, **__):
+        raise torch.onnx.OnnxExporterError("no such operator\nand much more")
+
+    monkeypatch.setattr(torch.onnx, "export", fail)
+    flags = ("--load_weights_folder", weights, "--out", tmp_path)
+    assert "cannot export 'disp' (no such operator)" in fails(monkeypatch, capsys, TOOL, *flags)
 
 
 def test_what_is_no_valid_onnx_is_not_written(monkeypatch, capsys, weights, tmp_path):
@@ -210,6 +231,7 @@ def test_missing_packages_are_named(monkeypatch, capsys, weights, package):
     [
         ((), "--load_weights_folder --model_name"),
         (("--load_weights_folder", "x", "--model_name", "y"), "not allowed with"),
+        (("--load_weights_folder", "x", "--models_url", "y"), "--models_url needs --model_name"),
         (("--load_weights_folder", "x", "--opset", "11"), "--opset"),
         (("--load_weights_folder", "x", "--networks", "mask"), "--networks"),
     ],

@@ -166,6 +166,7 @@ def test_scales_come_back_as_they_were(tmp_path_factory, factor, spread, source)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"factor": -1, "spread": 0, "source": ""}',
+                                     '{"factor": %s, "spread": 0, "source": "x"}' % ("9" * 400),
                                      '{"factor": NaN, "spread": 0, "source": "x"}'])  # fmt: skip
 def test_damaged_scales_are_refused(tmp_path, content):
     assert read_scale(tmp_path) is None

@@ -31,7 +31,7 @@ from checkpoint import load_depth_model, load_pose_model  # noqa: E402
 from inference import find_weights, known_options  # noqa: E402
 from metric_scale import read_scale  # noqa: E402
 from networks import Monodepth  # noqa: E402
-from onnx_network import Description, first_line, need, open_session  # noqa: E402
+from onnx_network import Description, first_line, need, open_session, run_session  # noqa: E402
 from utils import (  # noqa: E402
     OneLineParser,
     UserError,
@@ -139,7 +139,7 @@ def to_onnx(exported: Exported, description: Description, opset: int):
                 output_names=[exported.output],
                 dynamic_shapes=dict.fromkeys(exported.inputs, {0: batch}),
                 opset_version=opset,
-                dynamo=True,
+                dynamo=True,  # the only exporter that is here to stay
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -160,7 +160,7 @@ def to_onnx(exported: Exported, description: Description, opset: int):
 def without_batch_norms(network: nn.Module) -> nn.Module:
     """A copy whose convolutions do the work of the batch norms that follow them.
 
-    The exporters of torch 2.6 and of some later ones cannot write batch norms.
+    The exporter of torch 2.6 cannot write batch norms by today's onnxscript.
     """
     network = copy.deepcopy(network)
     for module in list(network.modules()):
@@ -205,19 +205,28 @@ def name_batches(model: Any) -> None:
     model.graph.ClearField("value_info")  # shapes in between, by the exporter's own names
 
 
-def largest_difference(exported: Exported, content: bytes, height: int, width: int) -> float:
-    """Between the outputs of onnxruntime and torch on random images, in batches of `BATCHES`."""
-    session = open_session(content)
-    return max(difference(exported, session, exported.images(b, height, width)) for b in BATCHES)
+def largest_difference(
+    exported: Exported, content: bytes, path: Path, height: int, width: int
+) -> float:
+    """Between the outputs of onnxruntime and torch on random images, in batches of `BATCHES`.
+
+    Raises:
+        UserError: onnxruntime cannot run what is to be written to `path`.
+    """
+    session = open_session(content, path)
+    gaps = []
+    for batch in BATCHES:
+        images = exported.images(batch, height, width)
+        named = dict(zip(exported.inputs, images, strict=True))
+        ours = run_session(session, exported.output, named, path)
+        with torch.no_grad():
+            gaps.append(difference(ours, exported.network(*images)))
+    return max(gaps)
 
 
-@torch.no_grad()
-def difference(exported: Exported, session: Any, images: tuple[Tensor, ...]) -> float:
-    """Largest absolute difference between the outputs of onnxruntime and torch; inf for NaN."""
-    named = zip(exported.inputs, images, strict=True)
-    (ours,) = session.run([exported.output], {name: image.numpy() for name, image in named})
-    gap = (torch.from_numpy(ours) - exported.network(*images)).abs()
-    return float(gap.nan_to_num(nan=torch.inf).max())
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    """Largest absolute difference; inf where one of them is NaN."""
+    return float((ours - theirs).abs().nan_to_num(nan=torch.inf).max())
 
 
 def write(path: Path, exported: Exported, description: Description, opset: int) -> None:
@@ -231,10 +240,11 @@ def write(path: Path, exported: Exported, description: Description, opset: int) 
     model = to_onnx(exported, description, opset)
     try:
         onnx.checker.check_model(model, full_check=True)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise UserError(f"{path}: not written, it is no valid ONNX ({first_line(error)})") from None
     content = model.SerializeToString()
-    gap = largest_difference(exported, content, description.height, description.width)
+    size = description.height, description.width
+    gap = largest_difference(exported, content, path, *size)
     if gap > TOLERANCE:
         raise UserError(
             f"{path}: not written, its {exported.output} differs from torch's by {gap:.1e}, more "
@@ -264,6 +274,8 @@ def main() -> None:
         help=f"version of ONNX's operators (default: {OPSET}, which the most programs read)",
     )  # fmt: skip
     arguments = parser.parse_args()
+    if arguments.models_url is not None and arguments.model_name is None:
+        parser.error("--models_url needs --model_name: nothing is downloaded")
     for package in ("onnx", "onnxruntime", "onnxscript"):
         need(package)
 
