@@ -87,6 +87,7 @@ def mounted(size, command, *more):
 # Disks
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_training_in_one_line_and_leaves_whole_states(flags):
     """A state has 326 MB: three of them do not fit while the third is written."""
     command = [sys.executable, ROOT / "train.py", *flags, "--log_dir", "{disk}", "--save_steps", 1]

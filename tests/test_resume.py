@@ -150,6 +150,7 @@ def test_sigterm_saves_and_says_how_to_go_on(flags, tmp_path, uninterrupted):
     assert same(weights(tmp_path), uninterrupted)  # whatever loads the samples
 
 
+@pytest.mark.slow
 def test_a_signal_to_loaders_too_leaves_the_last_state(flags, tmp_path, uninterrupted):
     """As from a scheduler that ends a job: the whole group gets it."""
     process = start(flags, tmp_path, "--num_workers", 1)
