@@ -117,7 +117,7 @@ def kill_and_resume(flags, folder, expected, rng, kills):
                 if states.exists() and sorted(states.glob("state_*")) != before:
                     break  # it has begun: any moment from here
                 time.sleep(0.01)
-            time.sleep(rng.uniform(0, 0.6))
+            time.sleep(rng.uniform(0, 1.5))  # until after the next state
             process.send_signal(signal.SIGKILL)
             killed += 1
         out, err = process.communicate(timeout=120)
