@@ -16,6 +16,7 @@ from datasets import (
     Benchmark,
     GroundTruth,
     benchmark,
+    demand_same_frames,
     exported,
     read_ground_truth,
     read_image,
@@ -32,7 +33,7 @@ from inference import (
     saved_disparities,
     seen_in_training,
 )
-from metric_scale import read_scale
+from metric_scale import demand_scale, read_scale
 from metrics import (
     DepthErrors,
     DepthSummary,
@@ -119,12 +120,6 @@ def ground_truth(options: EvalDepthOptions, bench: Benchmark) -> GroundTruth:
     return gt
 
 
-def demand_same_frames(gt: GroundTruth, bench: Benchmark, data_path: Path) -> None:
-    """Refuse ground truth of other frames than the benchmark's."""
-    if gt.frames != [str(frame) for frame in bench.frames(data_path)]:
-        raise UserError(f"{gt.path}: belongs to other frames than {bench.name}; export it again")
-
-
 def warn_of_leakage(options: EvalDepthOptions, weights: Path, bench: Benchmark) -> None:
     """Say so where the weights were trained on recordings that they are now scored on."""
     split, shared = seen_in_training(weights, bench.frames(options.data_path), options.data_path)
@@ -191,11 +186,7 @@ def chosen_factor(
     if options.metric:
         if not scored.is_metric:
             raise UserError(f"--metric: {scored.name} is not in metres")
-        scale = read_scale(weights)
-        if scale is None:
-            raise UserError(
-                f"{weights}: --metric needs its scale.json; make one with tools/calibrate_scale.py"
-            )
+        scale = demand_scale(read_scale(weights), weights)
         return Factor(scale.factor, scale.origin)
     if options.eval_stereo:
         return Factor(protocol.stereo_scale, "the stereo rig's")

@@ -1,5 +1,6 @@
 """Disparities to score: predicted by weights for every image of a data set, or read from a file."""
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from networks import Monodepth
 from released import RELEASED, fetch_released
 from utils import Stopwatch, UserError, ahead, atomic_write, count_workers
 
+USUAL_RANGE = {"min_depth": 0.1, "max_depth": 100.0}
 CPU_BATCH = 1  # images at once: what a layer makes of more does not fit a CPU's caches
 Disparities = Iterator[Float[np.ndarray, "h w"]]
 Unsure = tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]
@@ -48,7 +50,24 @@ def known_options(weights: Path) -> dict[str, Any]:
     released = RELEASED.get(weights.resolve().name)
     if released is None:
         return training_options(weights)
-    return {"split": released.split, "min_depth": 0.1, "max_depth": 100.0}
+    return {"split": released.split} | USUAL_RANGE
+
+
+def trained_depth_range(weights: Path) -> tuple[float, float]:
+    """Least and greatest depth that weights were trained to span, as far as that is known.
+
+    Raises:
+        UserError: their options say something that is no range.
+    """
+    known = known_options(weights)
+    least, greatest = (known.get(name, usual) for name, usual in USUAL_RANGE.items())
+    plain = all(isinstance(value, int | float) for value in (least, greatest))
+    if not (plain and 0 < least < greatest < math.inf):
+        raise UserError(
+            f"{weights.resolve().parent / 'opt.json'}: depth from {least} to {greatest} is no "
+            "range; correct min_depth and max_depth"
+        )
+    return float(least), float(greatest)
 
 
 def seen_in_training(

@@ -51,6 +51,19 @@ def scale_of(values: dict[str, Any]) -> Scale:
     return scale
 
 
+def demand_scale(scale: Scale | None, weights: Path) -> Scale:
+    """The scale of weights from which metres are wanted.
+
+    Raises:
+        UserError: they have none.
+    """
+    if scale is None:
+        raise UserError(
+            f"{weights}: --metric needs its {FILE}; make one with tools/calibrate_scale.py"
+        )
+    return scale
+
+
 def write_scale(folder: Path, scale: Scale) -> Path:
     """Write the scale beside the weights of a folder, in place of an older one."""
     with atomic_write(folder / FILE, "w") as file:

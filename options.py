@@ -239,7 +239,7 @@ class WorkersOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
-class RuntimeOptions(WorkersOptions):
+class DeviceOptions(Options):
     """machine"""
 
     no_cuda: bool = flag(False, "stay on the CPU")
@@ -305,7 +305,8 @@ class ResumeOptions(Options):
 class TrainOptions(
     ResumeOptions,
     LogOptions,
-    RuntimeOptions,
+    DeviceOptions,
+    WorkersOptions,
     SpeedOptions,
     OptimOptions,
     LossOptions,
@@ -416,7 +417,9 @@ class WeightsOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalDepthOptions(WeightsOptions, RuntimeOptions, DepthRangeOptions, SourceOptions):
+class EvalDepthOptions(
+    WeightsOptions, DeviceOptions, WorkersOptions, DepthRangeOptions, SourceOptions
+):
     """Score depth: predictions of saved weights, or disparities in a file."""
 
     num_layers: Literal[18, 34, 50, 101, 152] | None = flag(
@@ -531,7 +534,7 @@ class CameraOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
-class PredictOptions(WeightsOptions, CameraOptions, RuntimeOptions):
+class PredictOptions(WeightsOptions, CameraOptions, DeviceOptions):
     """Predict depth for an image, a folder of images, a video or a webcam."""
 
     image_path: str | None = flag(
@@ -581,7 +584,7 @@ class PredictOptions(WeightsOptions, CameraOptions, RuntimeOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalPoseOptions(WeightsOptions, RuntimeOptions):
+class EvalPoseOptions(WeightsOptions, DeviceOptions, WorkersOptions):
     """Predict the camera's trajectory on a KITTI odometry sequence, and score it."""
 
     data_path: Path = flag(ROOT / "kitti_data", "folder with sequences/ and poses/")

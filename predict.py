@@ -12,8 +12,6 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-
-# from onnx_network import OnnxDepth
 from PIL import Image
 from tqdm import tqdm
 
@@ -21,7 +19,7 @@ from datasets import depth_to_png
 from datasets.kitti import STEREO_SCALE
 from inference import find_weights
 from media import VideoReader, VideoWriter, find_images, is_video, open_image
-from metric_scale import FILE, Scale
+from metric_scale import Scale, demand_scale
 from onnx_network import OnnxDepth
 from options import PredictOptions, parse
 from pictures import SteadyRange, disparity_picture, side_by_side
@@ -114,14 +112,10 @@ def load(options: PredictOptions) -> DepthPredictor:
         weights = find_weights(options.load_weights_folder, options.model_name, options.models_url)
         predictor = DepthPredictor.load(weights, pick_device(options.no_cuda, mps=True))
     known = predictor.scale
-    if options.metric and known is None:
-        raise UserError(
-            f"{weights}: --metric needs its {FILE}; make one with tools/calibrate_scale.py"
-        )
-    if options.pred_metric_depth:
-        predictor.scale = known or STEREO_RIG
-    elif not options.metric:
-        predictor.scale = None
+    if options.metric:
+        predictor.scale = demand_scale(known, weights)
+    else:
+        predictor.scale = (known or STEREO_RIG) if options.pred_metric_depth else None
     where = f"{predictor.width}x{predictor.height} on {predictor.device}"
     unit = f"metres {predictor.scale}" if predictor.scale else "the network's units, not metres"
     print(f"predicting at {where}; depth in {unit}")

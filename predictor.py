@@ -13,7 +13,7 @@ from torch import Tensor
 
 from camera import Camera
 from checkpoint import load_depth_model
-from inference import known_options
+from inference import trained_depth_range
 from layers import disp_to_depth
 from metric_scale import Scale, read_scale
 from metrics import flip_disagreement, flip_post_process, resized_depth
@@ -60,8 +60,13 @@ class DepthPredictor:
         self.device = torch.device(device)
 
     @classmethod
-    def load(cls, weights: Path | str, device: torch.device | str = "cpu") -> "DepthPredictor":
+    def load(
+        cls, weights: Path | str, device: torch.device | str = "cpu", scaled: bool = True
+    ) -> "DepthPredictor":
         """From a folder of weights, or a released model by its name (downloaded once).
+
+        Args:
+            scaled: with the scale beside the weights, if there is one; else it is not looked at.
 
         Raises:
             UserError: missing, damaged, or no depth weights.
@@ -71,10 +76,9 @@ class DepthPredictor:
             folder = fetch_released(str(weights))
         loaded = load_depth_model(folder)
         model = loaded.model.to(device).eval()
-        known = known_options(folder)
-        depth_range = (known.get("min_depth", 0.1), known.get("max_depth", 100.0))
-        scale = read_scale(folder)
-        return cls(model.disparity, loaded.height, loaded.width, *depth_range, scale, device)
+        scale = read_scale(folder) if scaled else None
+        size, depth_range = (loaded.height, loaded.width), trained_depth_range(folder)
+        return cls(model.disparity, *size, *depth_range, scale, device)
 
     def __call__(self, image: Image.Image) -> Float[ndarray, "H W"]:
         """Depth of each pixel, in metres where the scale is known."""

@@ -181,6 +181,16 @@ def read_ground_truth(bench: Benchmark, path: Path) -> GroundTruth:
     return gt
 
 
+def demand_same_frames(gt: GroundTruth, bench: Benchmark, data_path: Path) -> None:
+    """Refuse ground truth of other frames than the benchmark's.
+
+    Raises:
+        UserError: naming its file.
+    """
+    if gt.frames != [str(frame) for frame in bench.frames(data_path)]:
+        raise UserError(f"{gt.path}: belongs to other frames than {bench.name}; export it again")
+
+
 def exported(
     split: str, protocol: str | None = None, data_path: Path | None = None
 ) -> tuple[Benchmark, GroundTruth]:

@@ -8,6 +8,7 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX2")
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+from scripts import write_split  # noqa: E402
 
 from tools.make_sample import make_street  # noqa: E402
 
@@ -25,6 +26,12 @@ def real_data() -> Path:
     if not (REAL_DATA / "kitti_raw").is_dir():
         pytest.skip("no real KITTI frames here (set MONODEPTH_REAL_DATA)")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def short_split(tmp_path_factory) -> Path:
+    """Ten frames of the street's first drive to train on, three to validate."""
+    return write_split(tmp_path_factory.mktemp("split"), "1-10", "7-9")
 
 
 def golden(name: str) -> dict:

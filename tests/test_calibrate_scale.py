@@ -20,7 +20,6 @@ from datasets.kitti import STEREO_SCALE, read_poses
 from metric_scale import FILE, Scale, read_scale, write_scale
 from networks import Monodepth
 from predictor import DepthPredictor
-from tools import calibrate_scale
 from tools.calibrate_scale import distance
 from tools.ground_plane import camera_height
 from tools.sample_files import BASELINE_M, drive_name, nominal_K
@@ -155,9 +154,8 @@ def test_the_height_over_a_real_road_is_that_of_the_rig(real_data, drive, indice
 def predicting(monkeypatch, depths):
     """Let the tool's network predict these depths."""
     coming = iter(depths)
-    monkeypatch.setattr(
-        calibrate_scale, "unscaled_predictor", lambda *_: lambda image: next(coming)
-    )
+    load = classmethod(lambda cls, *_, scaled: lambda image: next(coming))
+    monkeypatch.setattr(DepthPredictor, "load", load)
 
 
 def test_images_of_a_street_give_the_factor_to_metres(

@@ -28,13 +28,18 @@ DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"
 
 
 @pytest.fixture(scope="module")
-def split(tmp_path_factory):
-    return write_split(tmp_path_factory.mktemp("split"), "1-10", "7-9")
-
-
-@pytest.fixture(scope="module")
-def flags(sample, split):
-    return [*TINY, "--data_path", sample, "--split", split, "--num_epochs", 2, "--save_steps", 2]
+def flags(sample, short_split):
+    return [
+        *TINY,
+        "--data_path",
+        sample,
+        "--split",
+        short_split,
+        "--num_epochs",
+        2,
+        "--save_steps",
+        2,
+    ]
 
 
 class Capabilities(ctypes.Structure):

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from scripts import TINY, write_split
+from scripts import TINY
 
 from building import build_dataset, build_loaders
 from distributed import Team
@@ -23,9 +23,8 @@ MINUTES = float(os.environ.get("SOAK_MINUTES", 30))
 
 
 @pytest.fixture(scope="module")
-def flags(sample, tmp_path_factory):
-    split = write_split(tmp_path_factory.mktemp("split"), "1-10", "7-9")
-    return list(map(str, [*TINY, "--data_path", sample, "--split", split, "--num_workers", 2]))
+def flags(sample, short_split):
+    return [*TINY, *map(str, ["--data_path", sample, "--split", short_split, "--num_workers", 2])]
 
 
 def children(pid):

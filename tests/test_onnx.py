@@ -257,6 +257,7 @@ def test_unusable_weights_say_why(monkeypatch, capsys, weights, tmp_path):
     assert "depth.onnx: is a folder" in line(tmp_path / "depth")
     (tmp_path / "opt.json").write_text(json.dumps({"min_depth": "near"}))
     assert "opt.json" in line(tmp_path / "depth", "--out", tmp_path)
+    (tmp_path / "opt.json").unlink()
     (tmp_path / "depth" / "scale.json").write_text("{")
     assert "scale.json: holds no scale" in line(tmp_path / "depth", "--out", tmp_path)
     assert not list(tmp_path.glob("*.onnx"))

@@ -1,5 +1,7 @@
 """Pictures in, depth out: every kind of file is predicted or refused in one line."""
 
+import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -173,6 +175,15 @@ def test_damaged_scales_are_refused(tmp_path, content):
     (tmp_path / "scale.json").write_text(content)
     with pytest.raises(UserError, match="scale.json: holds no scale"):
         read_scale(tmp_path)
+
+
+@pytest.mark.parametrize("least, greatest", [("a", 100), (1, 0.5), (-1, 9), (0.1, None), (0, 9)])
+def test_weights_of_no_range_of_depth_are_refused(weights, tmp_path, least, greatest):
+    shutil.copytree(weights, tmp_path / "weights")
+    known = json.dumps({"min_depth": least, "max_depth": greatest})
+    (tmp_path / "opt.json").write_text(known)
+    with pytest.raises(UserError, match="opt.json: depth from .* is no range"):
+        DepthPredictor.load(tmp_path / "weights")
 
 
 # Kinds of pictures

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from scripts import TINY, fails, run, write_split
+from scripts import TINY, fails, run
 
 from datasets import Frame, KITTIRaw
 from options import TrainOptions, parse
@@ -25,13 +25,18 @@ DRIVE = "2011_09_26/2011_09_26_drive_0001_sync"
 
 
 @pytest.fixture(scope="module")
-def split(tmp_path_factory):
-    return write_split(tmp_path_factory.mktemp("split"), "1-10", "7-9")
-
-
-@pytest.fixture(scope="module")
-def flags(sample, split):
-    return [*TINY, "--data_path", sample, "--split", split, "--num_epochs", 3, "--save_steps", 2]
+def flags(sample, short_split):
+    return [
+        *TINY,
+        "--data_path",
+        sample,
+        "--split",
+        short_split,
+        "--num_epochs",
+        3,
+        "--save_steps",
+        2,
+    ]
 
 
 @pytest.fixture(scope="module")

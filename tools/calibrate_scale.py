@@ -31,10 +31,11 @@ from datasets import (  # noqa: E402
     GroundTruth,
     MonoDataset,
     benchmark,
+    demand_same_frames,
     exported,
     read_ground_truth,
 )
-from inference import known_options, predict_disparities  # noqa: E402
+from inference import predict_disparities, trained_depth_range  # noqa: E402
 from media import find_images, open_image  # noqa: E402
 from metric_scale import FILE, Scale, write_scale  # noqa: E402
 from metrics import score_depth, summarise  # noqa: E402
@@ -97,26 +98,6 @@ def demand_stereo(weights: Path) -> None:
         )
 
 
-def depth_range(weights: Path) -> tuple[float, float]:
-    """Least and greatest depth that weights were trained for, as far as that is known."""
-    known = known_options(weights)
-    return known.get("min_depth", 0.1), known.get("max_depth", 100.0)
-
-
-def unscaled_predictor(weights: Path, no_cuda: bool) -> DepthPredictor:
-    """Predicts in the network's own units, whatever scale lies beside the weights.
-
-    Raises:
-        UserError: no depth weights.
-    """
-    loaded = load_depth_model(weights)
-    device = pick_device(no_cuda)
-    network = loaded.model.to(device).eval().disparity
-    return DepthPredictor(
-        network, loaded.height, loaded.width, *depth_range(weights), device=device
-    )
-
-
 def save(weights: Path, scale: Scale) -> None:
     """Write the scale, and say what and where.
 
@@ -160,7 +141,7 @@ def ground_truth_command(
     )
     model = loaded.model.to(pick_device(no_cuda)).eval()
     disps = predict_disparities(
-        model, data, batch_size, num_workers, *depth_range(load_weights_folder)
+        model, data, batch_size, num_workers, *trained_depth_range(load_weights_folder)
     )
     each = [score_depth(disp, gt[i], bench.protocol) for i, disp in enumerate(disps)]
     scores = [score for score in each if score is not None]
@@ -185,8 +166,7 @@ def scored(split: str, dataset: str | None, data_path: Path) -> tuple[Benchmark,
         gt = read_ground_truth(bench, bench.gt_file)
     if not bench.is_metric:
         raise UserError(f"--split {split}: its depth is not in metres; choose another")
-    if gt.frames != [str(frame) for frame in bench.frames(data_path)]:
-        raise UserError(f"{gt.path}: belongs to other frames than {bench.name}; export it again")
+    demand_same_frames(gt, bench, data_path)
     return bench, gt
 
 
@@ -202,7 +182,7 @@ def camera_height_command(
     demand_sense(known)
     demand_writable(load_weights_folder / FILE)
     paths = [path for given in images for path in find_images(given)]
-    predictor = unscaled_predictor(load_weights_folder, no_cuda)
+    predictor = DepthPredictor.load(load_weights_folder, pick_device(no_cuda), scaled=False)
     known.announce()
     heights = []
     for path in tqdm(paths, unit="image", dynamic_ncols=True):
@@ -242,7 +222,7 @@ def distance_command(
     pixels = [nearest_pixel(u, v, picture.size) for u, v in pixel]
     if len(set(pixels)) < len(pixels):
         raise UserError("--pixel: the same twice; give two different pixels, or one")
-    predictor = unscaled_predictor(load_weights_folder, no_cuda)
+    predictor = DepthPredictor.load(load_weights_folder, pick_device(no_cuda), scaled=False)
     known.announce()
     units = distance(predictor(picture), known.K(picture.size), pixels)
     where = " and ".join(f"({u}, {v})" for u, v in pixels)

@@ -28,7 +28,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from checkpoint import load_depth_model, load_pose_model  # noqa: E402
-from inference import find_weights, known_options  # noqa: E402
+from inference import find_weights, trained_depth_range  # noqa: E402
 from metric_scale import read_scale  # noqa: E402
 from networks import Monodepth  # noqa: E402
 from onnx_network import Description, first_line, need, open_session, run_session  # noqa: E402
@@ -111,12 +111,11 @@ def describe(weights: Path, height: int, width: int) -> Description:
     Raises:
         UserError: a damaged scale.json, or a range of depths or a size that cannot be.
     """
-    options, scale = known_options(weights), read_scale(weights)
-    depths = options.get("min_depth", 0.1), options.get("max_depth", 100.0)
+    depths, scale = trained_depth_range(weights), read_scale(weights)
     try:
-        return Description(height, width, *map(float, depths), scale)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{weights}: {error}; put right its run's opt.json") from None
+        return Description(height, width, *depths, scale)
+    except ValueError as error:
+        raise UserError(f"{weights}: cannot be exported: {error}") from None
 
 
 # ONNX ---------------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ import matplotlib.pyplot as plt  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from checkpoint import load_depth_model, training_options  # noqa: E402
+from checkpoint import load_depth_model  # noqa: E402
 from datasets import benchmark, in_unit_range  # noqa: E402
+from inference import trained_depth_range  # noqa: E402
 from layers import disp_to_depth  # noqa: E402
 from metrics import resized_depth, score_depth  # noqa: E402
 from utils import OneLineParser, UserError, atomic_write, run_script  # noqa: E402
@@ -47,8 +48,7 @@ def main() -> None:
         what = data.depth_path(frame) or bench.name
         raise UserError(f"{what}: no ground truth to compare with; choose another --eval_split")
     disp = loaded.model.eval().disparity(in_unit_range(data[0]["color"][:1]))[0, 0]
-    trained = training_options(arguments.load_weights_folder)
-    depth_range = trained.get("min_depth", 0.1), trained.get("max_depth", 100.0)
+    depth_range = trained_depth_range(arguments.load_weights_folder)
     scaled = disp_to_depth(disp, *depth_range)[0].numpy()
     score = score_depth(scaled, gt, bench.protocol)
     gt = bench.protocol.seen(gt)

@@ -29,6 +29,7 @@ from datasets.kitti import METRES_PER_UNIT, read_poses  # noqa: E402
 from inference import find_weights  # noqa: E402
 from media import VideoWriter, open_image  # noqa: E402
 from predictor import DepthPredictor  # noqa: E402
+from tools.commands import add_camera  # noqa: E402
 from tools.view_rendering import render_view, sharpened  # noqa: E402
 from utils import (  # noqa: E402
     OneLineParser,
@@ -111,11 +112,7 @@ def parsed() -> argparse.Namespace:
         help="what pixels of unknown --depth are: left out, or far away as the sky",
     )
     parser.add_argument("--no_cuda", action="store_true", help="predict on the CPU")
-    for name, what in (("fx", "focal length"), ("fy", "vertical focal length (default: fx)")):
-        parser.add_argument(f"--{name}", type=float, help=f"{what} in pixels of the image")
-    for name in ("cx", "cy"):
-        parser.add_argument(f"--{name}", type=float, help="principal point (default: the middle)")
-    parser.add_argument("--fov_deg", type=float, help="horizontal field of view, instead of --fx")
+    add_camera(parser)
     parser.add_argument(
         "--motion", default="general", choices=("rotate", "translate", "general", "poses"),
         help="turn, move, move around what is looked at, or follow --poses",
@@ -309,8 +306,7 @@ def dithered(view: UInt8[ndarray, "H W 3"]) -> Image.Image:
 
 def main() -> None:
     arguments = parsed()
-    names = ("fx", "fy", "cx", "cy", "fov_deg")
-    camera = Camera(*(getattr(arguments, name) for name in names))
+    camera = Camera(*(getattr(arguments, name) for name in Camera._fields))
     demand_sense(arguments, camera)
     picture = open_image(arguments.image)
     K = camera.K(picture.size)
