@@ -26,7 +26,7 @@ from datasets.kinect import (
 )
 from datasets.mono_dataset import crop_K, resize_K
 from tools.nyuv2_labelled import depth_png, encoded
-from tools.parallax import Motion, Reference
+from motion import Motion, Reference
 from utils import UserError, atomic_write
 
 NAME = re.compile(r"([rd])-(\d+\.\d+)-\d+\.(ppm|pgm)", re.ASCII)
