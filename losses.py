@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from layers import EPS, backproject, disp_to_depth, project, warp
@@ -121,14 +121,37 @@ def photometric_error(
 
 
 def edge_aware_smoothness(
-    disp: Float[Tensor, "B 1 H W"], image: Float[Tensor, "B C H W"]
+    disp: Float[Tensor, "B 1 H W"],
+    image: Float[Tensor, "B C H W"],
+    valid: Bool[Tensor, "B 1 H W"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Disparity gradients, damped by exp(-|image gradient|) (paper eq. 3), averaged."""
+    """Disparity gradients, damped by exp(-|image gradient|) (paper eq. 3), averaged.
+
+    With `valid`, only those between two valid pixels count.
+    """
 
     def one_axis(dim: int) -> Tensor:
-        return (disp.diff(dim=dim).abs() * (-image.diff(dim=dim).abs().mean(1, True)).exp()).mean()
+        damping = (-image.diff(dim=dim).abs().mean(1, True)).exp()
+        both = None
+        if valid is not None:
+            length = valid.shape[dim] - 1
+            both = valid.narrow(dim, 0, length) & valid.narrow(dim, 1, length)
+        return mean_where(disp.diff(dim=dim).abs() * damping, both)
 
     return one_axis(-1) + one_axis(-2)
+
+
+def mean_where(x: Tensor, where: Tensor | None) -> Float[Tensor, ""]:
+    """The mean, or that of the places named, whose shape broadcasts to x's; 0 if there are none."""
+    if where is None:
+        return x.mean()
+    where = where.expand_as(x)
+    return torch.where(where, x, 0).sum() / where.sum().clamp(min=1)
+
+
+def all_of_3x3(x: Bool[Tensor, "B N H W"]) -> Bool[Tensor, "B N H W"]:
+    """Whether a pixel and all its neighbours in the image are set."""
+    return F.max_pool2d((~x).float(), 3, stride=1, padding=1) == 0
 
 
 class Views(NamedTuple):
@@ -138,6 +161,7 @@ class Views(NamedTuple):
     sources: Tensor
     K: Tensor
     identity: Tensor | None  # [B S H W] ([B 1 H W] averaged), error of each source left in place
+    valid: Tensor | None  # [B 1 H W], of target and sources alike
 
 
 class LossTerms(NamedTuple):
@@ -202,24 +226,26 @@ class SelfSupervisedLoss(nn.Module):
         masks: tuple[Tensor, ...],
         color: Float[Tensor, "B F 3 H W"],
         K: Float[Tensor, "B 3 3"],
+        valid: Bool[Tensor, "B H W"] | None = None,
     ) -> LossTerms:
         """Loss of disparities [B 1 H/2^s W/2^s] and transforms on un-augmented frames in [0, 1].
 
         `masks` are the predictive-mask baseline's [B S H/2^s W/2^s], or empty.
-        `K` is in pixels at HxW.
+        `K` is in pixels at HxW. Where not `valid`, all frames show the own vehicle: these pixels
+        have no part in the loss, neither as target nor as what a source is sampled at.
         """
+        if valid is not None:  # sampling mixes pixels: those that do not count are all the same
+            color = torch.where(valid[:, None, None], color, 0)
         views = None
         losses, warps, automasks = [], [], []
         for level, (scale, disp) in enumerate(zip(self.scales, disps, strict=True)):
             if views is None or self.v1_multiscale:
-                views = self._views(color, K, scale if self.v1_multiscale else 0)
+                views = self._views(color, K, valid, scale if self.v1_multiscale else 0)
             size = views.sources.shape[-2:]
-            warped = self._reconstruct(resize(disp, size), T, views)
+            warped, seen = self._reconstruct(resize(disp, size), T, views)
             mask = resize(masks[level], size) if masks else None
-            photometric, automask = self._photometric(warped, views, mask)
-            smoothness = edge_aware_smoothness(
-                disp / (disp.mean((2, 3), True) + EPS), shrink(color[:, 0], scale)
-            )
+            photometric, automask = self._photometric(warped, seen, views, mask)
+            smoothness = self._smoothness(disp, shrink(color[:, 0], scale), whole(valid, scale))
             losses.append(photometric + self.disparity_smoothness / 2**scale * smoothness)
             warps.append(warped.detach())
             automasks += [] if automask is None else [automask]
@@ -227,7 +253,17 @@ class SelfSupervisedLoss(nn.Module):
         per_scale = torch.stack(losses)
         return LossTerms(per_scale.mean(), per_scale, tuple(warps), tuple(automasks))
 
-    def _views(self, color: Tensor, K: Tensor, scale: int) -> Views:
+    @staticmethod
+    def _smoothness(disp: Tensor, image: Tensor, valid: Tensor | None) -> Tensor:
+        """Of the disparity over its mean in each image."""
+        if valid is None:
+            mean = disp.mean((2, 3), True)
+        else:
+            count = valid.sum((2, 3), keepdim=True).clamp(min=1)
+            mean = torch.where(valid, disp, 0).sum((2, 3), keepdim=True) / count
+        return edge_aware_smoothness(disp / (mean + EPS), image, valid)
+
+    def _views(self, color: Tensor, K: Tensor, valid: Tensor | None, scale: int) -> Views:
         """Frames and K at 1/2^scale of their size, with what is the same for every disparity."""
         pooled = shrink(color.flatten(0, 1), scale).unflatten(0, color.shape[:2])
         target, sources = Target.of(pooled[:, :1]), pooled[:, 1:]
@@ -236,10 +272,12 @@ class SelfSupervisedLoss(nn.Module):
             identity = photometric_error(sources, target, self.use_ssim)
             if self.avg_reprojection:
                 identity = identity.mean(1, keepdim=True)
-        return Views(target, sources, K * K.new_tensor([[0.5**scale], [0.5**scale], [1]]), identity)
+        K = K * K.new_tensor([[0.5**scale], [0.5**scale], [1]])
+        return Views(target, sources, K, identity, whole(valid, scale))
 
-    def _reconstruct(self, disp: Tensor, T: Tensor, views: Views) -> Tensor:
-        """Every source warped into the target view (eq. 2): [B S 3 H W]."""
+    def _reconstruct(self, disp: Tensor, T: Tensor, views: Views) -> tuple[Tensor, Tensor | None]:
+        """Every source warped into the target view (eq. 2), [B S 3 H W], and where valid pixels of
+        the source make it up, [B S H W]."""
         B, S, _, H, W = views.sources.shape
         scaled_disp, depth = disp_to_depth(disp, self.min_depth, self.max_depth)
         if self.scale_translation:
@@ -247,29 +285,46 @@ class SelfSupervisedLoss(nn.Module):
             T[:, : S - self.stereo, :3, 3] *= scaled_disp.mean((2, 3))[..., None]
         points = backproject(depth, torch.linalg.inv(views.K)).repeat_interleave(S, 0)
         grid = project(points, views.K.repeat_interleave(S, 0), T.flatten(0, 1), H, W)
-        return warp(views.sources.flatten(0, 1), grid).unflatten(0, (B, S))
+        warped = warp(views.sources.flatten(0, 1), grid).unflatten(0, (B, S))
+        if views.valid is None:
+            return warped, None
+        share = warp(views.valid.float().repeat_interleave(S, 0), grid.detach())
+        return warped, share.unflatten(0, (B, S))[:, :, 0] > 0.999
 
     def _photometric(
-        self, warped: Tensor, views: Views, mask: Tensor | None
+        self, warped: Tensor, seen: Tensor | None, views: Views, mask: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Mean over pixels of the minimum over candidates (eq. 4 and 5), and the auto-mask."""
         error = photometric_error(warped, views.target, self.use_ssim)
         penalty = 0.0
         if mask is not None:
             error = error * mask
-            penalty = MASK_WEIGHT * F.binary_cross_entropy(mask, torch.ones_like(mask))
+            penalty = F.binary_cross_entropy(mask, torch.ones_like(mask), reduction="none")
+            penalty = MASK_WEIGHT * mean_where(penalty, views.valid)
+        counted = None
+        if seen is not None:  # SSIM looks at the neighbours, too
+            counted = all_of_3x3(views.valid)[:, 0]
+            error = error.masked_fill(~all_of_3x3(seen), torch.inf)
         if self.avg_reprojection:
             error = error.mean(1, keepdim=True)
         error = error.amin(1)
         if views.identity is None:
-            return error.mean() + penalty, None
+            counted = None if counted is None else counted & error.isfinite()
+            return mean_where(error, counted) + penalty, None
         still = (views.identity + TIE_BREAK * torch.randn_like(views.identity)).amin(1)
-        return torch.minimum(error, still).mean() + penalty, (error < still).detach()
+        automask = (error < still).detach()
+        automask = automask if counted is None else automask & counted
+        return mean_where(torch.minimum(error, still), counted) + penalty, automask
 
 
 def shrink(x: Float[Tensor, "B C H W"], scale: int) -> Float[Tensor, "B C h w"]:
     """Means of blocks of 2^scale pixels a side."""
     return F.avg_pool2d(x, 2**scale) if scale else x
+
+
+def whole(valid: Bool[Tensor, "B H W"] | None, scale: int) -> Bool[Tensor, "B 1 h w"] | None:
+    """Where all pixels of a block of 2^scale a side are valid."""
+    return None if valid is None else shrink(valid[:, None].float(), scale) == 1
 
 
 def resize(x: Float[Tensor, "B C h w"], size: tuple[int, ...]) -> Float[Tensor, "B C H W"]:

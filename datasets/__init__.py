@@ -9,6 +9,7 @@ from .benchmarks import (
     read_ground_truth,
     recordings,
 )
+from .folder import VideoFolder, find_sequences, read_sequence
 from .ground_truth import GroundTruth, export_ground_truth, write_ground_truth
 from .images import in_unit_range, read_image
 from .kitti import KITTIDepth, KITTIOdom, KITTIRaw
@@ -32,16 +33,19 @@ __all__ = [
     "NYUv2Raw",
     "NYUv2Report",
     "SPLITS",
+    "VideoFolder",
     "benchmark",
     "collate",
     "demand_same_frames",
     "depth_to_png",
     "export_ground_truth",
     "exported",
+    "find_sequences",
     "in_unit_range",
     "known_benchmark",
     "read_ground_truth",
     "read_image",
+    "read_sequence",
     "read_split",
     "recordings",
     "split_folder",

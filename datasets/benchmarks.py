@@ -6,6 +6,7 @@ from typing import NamedTuple
 from metrics import Crop, Protocol
 from utils import UserError
 
+from .folder import VideoFolder
 from .ground_truth import GroundTruth
 from .kitti import EIGEN, IMPROVED, ODOMETRY_DRIVES, KITTIDepth, KITTIOdom, KITTIRaw
 from .kitti_benchmark import (
@@ -36,6 +37,7 @@ DATASETS: dict[str, type[MonoDataset]] = {
     "kitti_depth": KITTIDepth,
     "nyuv2": NYUv2,
     "nyuv2_raw": NYUv2Raw,
+    "folder": VideoFolder,
 }
 
 

@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
@@ -54,6 +55,7 @@ class MonoDataset(Dataset):
     baseline = 0.1  # of the nominal stereo rig, in the network's units
     one_camera_per_recording = True  # all frames of a folder and side share theirs
     input_crop: Crop | None = None
+    has_masks = False  # whether any `valid_pixels` are known
     how_to_get = ""  # lines that say where the data is and how to prepare it
 
     def __init__(
@@ -88,6 +90,7 @@ class MonoDataset(Dataset):
         self.frames, self.left_out = self._complete(frames)
         for recording, frame in {self._recording(f): f for f in self.frames}.items():
             self._cameras[recording] = self._camera(frame)
+        self.cameras = sorted({self.camera_name(frame) for frame in self.frames})
         self._listings.clear()  # workers find files anew, and one that vanished is missed by name
 
     @classmethod
@@ -129,14 +132,27 @@ class MonoDataset(Dataset):
         """One line that says where the ground truth comes from."""
         raise NotImplementedError
 
+    def baseline_of(self, frame: Frame) -> float:
+        """How far to the right the right camera of a stereo pair is, in the network's units."""
+        return self.baseline
+
+    def valid_pixels(self, frame: Frame) -> Bool[np.ndarray, "H W"] | None:
+        """Where a frame shows the world and not its own vehicle; None where all of it counts."""
+        return None
+
+    def camera_name(self, frame: Frame) -> str:
+        """Frames whose cameras have the same name were filmed by the same one."""
+        return frame.folder
+
     # Samples --------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self.frames)
 
     def __getitem__(self, i: int) -> dict[str, Any]:
-        """A sample: color, color_aug uint8 [F 3 H W]; K [3 3] in pixels; stereo_T [4 4] with
-        stereo; depth_gt [h w] (or None) if asked for. In memory, images have their colours last.
+        """A sample: color, color_aug uint8 [F 3 H W]; K [3 3] in pixels; camera, its place in
+        `cameras` or -1; stereo_T [4 4] with stereo; valid bool [H W] if the data set has masks;
+        depth_gt [h w] (or None) if asked for. In memory, images have their colours last.
 
         `color_aug` is jittered alike over all frames, for the networks only. A flip mirrors the
         principal point and turns the stereo baseline round.
@@ -153,10 +169,16 @@ class MonoDataset(Dataset):
             K[0, 2] = self.width - 1 - K[0, 2]
         jitter = self.augment and bool(torch.rand(()) < 0.5)
         sample = {"color": color, "color_aug": self.jitter(color) if jitter else color, "K": K}
+        name = self.camera_name(frame)
+        sample["camera"] = self.cameras.index(name) if name in self.cameras else -1
+        if self.has_masks:
+            valid = self._valid(frame)
+            sample["valid"] = valid.flip(-1) if flip else valid
         if self.use_stereo:
             sample["stereo_T"] = torch.eye(4)
             towards_left = (frame.side == "r") != flip
-            sample["stereo_T"][0, 3] = self.baseline if towards_left else -self.baseline
+            baseline = self.baseline_of(frame)
+            sample["stereo_T"][0, 3] = baseline if towards_left else -baseline
         if self.with_depth:
             sample["depth_gt"] = self.ground_truth(i)
         return sample
@@ -165,6 +187,11 @@ class MonoDataset(Dataset):
         """True depth of sample i in metres, at the size of the recording, 0 = missing."""
         path = self.depth_path(self.frames[i])
         return self.read_depth(self.frames[i]) if path is not None and path.is_file() else None
+
+    def camera_of(self, name: str) -> Float[Tensor, "3 3"]:
+        """Intrinsics, in pixels of the network's input, of one of `cameras`."""
+        frame = next(frame for frame in self.frames if self.camera_name(frame) == name)
+        return self._cameras[self._recording(frame)]
 
     def try_ground_truth(self) -> None:
         """Read the first ground truth of each recording, so that a bad file shows at the start.
@@ -251,6 +278,16 @@ class MonoDataset(Dataset):
             return (self.input_crop or full_frame)(height, width)
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
+
+    def _valid(self, frame: Frame) -> Bool[Tensor, "H W"]:
+        """Pixels of the network's input that show nothing of the own vehicle."""
+        whole = self.valid_pixels(frame)
+        if whole is None:
+            return torch.ones(self.height, self.width, dtype=torch.bool)
+        share = cv2.resize(
+            whole.astype(np.float32), (self.width, self.height), interpolation=cv2.INTER_AREA
+        )
+        return torch.from_numpy(share > 0.999)
 
     def _recording(self, frame: Frame) -> Frame:
         """The key under which a frame's camera is kept."""

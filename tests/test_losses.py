@@ -167,6 +167,73 @@ def test_loss_is_the_plain_one_for_every_choice(choice):
     assert len(got.warped) == 4 and len(got.automask) == (4 if choice["automasking"] else 0)
 
 
+def build(choice):
+    names = {"v1": "v1_multiscale", "average": "avg_reprojection"}
+    choice = {names.get(name, name): on for name, on in choice.items() if name != "masked"}
+    return SelfSupervisedLoss(**choice)
+
+
+def vehicle(kind):
+    """A mask [2 H W] that is False where the own vehicle is in the picture."""
+    valid = torch.ones(2, H, W, dtype=torch.bool)
+    if kind == "bonnet":
+        valid[:, -H // 4 :] = False
+    elif kind == "a rounded bonnet and a sticker":
+        v, u = torch.meshgrid(torch.arange(H), torch.arange(W), indexing="ij")
+        valid &= (v - H) ** 2 * 4 + (u - W / 2) ** 2 > (W / 2) ** 2
+        valid[1, 3:6, 10:17] = False
+    return valid
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES if not (c["masked"] and c["automasking"])])
+def test_the_own_vehicle_has_no_influence_on_the_loss(choice):
+    """Whatever its pixels show, in target and sources, the loss is the same to the last digit; nor
+    does it depend on the finest disparity there."""
+    disps, T, color, K = sample()
+    valid = vehicle("a rounded bonnet and a sticker")
+    masks = ()
+    if choice["masked"]:
+        masks = tuple(0.2 + 0.7 * torch.rand(2, 2, *disp.shape[-2:]) for disp in disps)
+    loss = build(choice)
+    finest = disps[0].requires_grad_()
+    repainted = torch.where(valid[:, None, None], color, torch.rand_like(color))
+    results = []
+    for frames in (color, repainted):
+        torch.manual_seed(0)  # of the noise that breaks ties
+        results.append(loss(disps, T, masks, frames, K, valid))
+    assert (results[0].per_scale == results[1].per_scale).all()
+    for one, other in zip(results[0].automask, results[1].automask, strict=True):
+        assert (one == other).all() and not one[
+            ~valid[:, :: H // one.shape[1], :: W // one.shape[2]]
+        ].any()
+    if not choice["scale_translation"]:  # which takes the mean of all disparities
+        results[0].total.backward()
+        assert finest.grad[~valid[:, None]].abs().max() == 0 < finest.grad.abs().max()
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES if not (c["masked"] and c["automasking"])])
+def test_a_mask_that_hides_nothing_changes_nothing(choice):
+    disps, T, color, K = sample()
+    results = []
+    for valid in (None, vehicle("none")):
+        torch.manual_seed(0)
+        results.append(build(choice)(disps, T, (), color, K, valid))
+    torch.testing.assert_close(*(r.per_scale for r in results), atol=1e-6, rtol=1e-6)
+
+
+def test_what_a_source_shows_of_its_vehicle_explains_no_pixel():
+    """Without auto-masking, pixels that only the source's bonnet would explain drop out."""
+    disps, T, color, K = sample()
+    loss, valid = SelfSupervisedLoss(automasking=False, use_ssim=False), vehicle("bonnet")
+    down = torch.eye(4).repeat(2, 2, 1, 1)
+    down[..., 1, 3] = 50.0  # all is sampled far below the image's bottom, which repeats
+    terms = loss(disps, down, (), color, K, valid)
+    smoothness = SelfSupervisedLoss(automasking=False)._smoothness(
+        disps[0], color[:, 0], valid[:, None]
+    )
+    assert terms.per_scale[0].item() == pytest.approx(1e-3 * smoothness.item())
+
+
 def test_what_stands_still_is_masked_out_and_gives_no_gradient():
     disps, T, color, K = sample()
     T = T.requires_grad_()
