@@ -32,6 +32,7 @@ from tools.sample_files import (  # noqa: E402
     write_raw_scene,
     write_splits,
     write_text,
+    write_video,
 )
 from tools.scenery import Setting, room, street  # noqa: E402
 from utils import UserError, in_parallel, pick_device, run_script  # noqa: E402
@@ -48,6 +49,7 @@ def make_street(
     seed: int = 0,
     setting: Setting | None = None,
     num_workers: int = -1,
+    video: bool = False,
 ) -> None:
     """Write drives, each in a street of its own; the last ones are held out as the test.
 
@@ -55,6 +57,7 @@ def make_street(
         frames: how many of each drive.
         image_size: width and height in pixels.
         setting: what the streets and journeys have; None is the usual.
+        video: write what the left cameras saw as videos too.
     """
     width, height = image_size
     setting = setting or Setting()
@@ -84,6 +87,8 @@ def make_street(
         (number, frame) for number, film in films.items() for frame in range(len(film.poses))
     ]
     in_parallel(write, moments, num_workers, "frame")
+    for number, length in lengths.items() if video else ():
+        write_video(out, number, length, view["suffix"])
     train = {number: length for number, length in lengths.items() if number < first_test}
     write_splits(out, train, {n: length for n, length in lengths.items() if n not in train})
 
@@ -213,6 +218,7 @@ def main() -> None:
     one.add_argument("--test_drives", type=int, default=2, help="so many, the last, are held out")
     one.add_argument("--size", default="416x128", help="of the images")
     one.add_argument("--png", action="store_true", help="images as PNG instead of JPEG")
+    one.add_argument("--video", action="store_true", help="each drive also as videos/drive_*.mp4")
     one = commands.add(
         room_command, "a room: NYUv2's labelled file and raw recordings",
         "Rooms in the files of NYU Depth V2.", "room",

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from datasets import KITTIRaw
+from datasets import KITTIRaw, read_image
 from datasets.kinect import (
     COLOUR_DISTORTION,
     COLOUR_K,
@@ -27,6 +27,7 @@ from datasets.kinect import (
     register,
 )
 from datasets.kitti import METRES_PER_UNIT
+from media import VideoWriter
 from tools.render import cast, look, pixel_rays, render
 from tools.scenery import Film
 from utils import atomic_write, count_workers
@@ -143,6 +144,17 @@ def oxts(poses: np.ndarray) -> np.ndarray:
     notes[:, 23:25] = 0.01  # accuracies
     notes[:, 25:] = 4, 10, 4, 4, 4  # modes of the receiver
     return notes
+
+
+def write_video(out: Path, number: int, frames: int, suffix: str) -> None:
+    """What the left camera of a drive saw as a video, unless it is there."""
+    path = out / f"videos/drive_{number:04d}.mp4"
+    if path.exists():
+        return
+    folder = out / drive_name(number) / "image_02/data"
+    with VideoWriter(path, 1 / FRAME_S) as video:
+        for frame in range(frames):
+            video.add(np.asarray(read_image(folder / f"{frame:010d}.{suffix}")))
 
 
 def write_journey(out: Path, number: int, poses: np.ndarray) -> None:

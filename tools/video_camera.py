@@ -1,0 +1,252 @@
+"""Cameras as people have them: intrinsics.json, COLMAP's cameras.txt, OpenCV's and ROS's
+calibration files, what a photo's EXIF says."""
+
+import contextlib
+import json
+import math
+import re
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from PIL import Image
+
+from camera import FOCAL, Camera, camera_of
+from datasets.folder import CAMERA_KEYS, Given
+from datasets.mono_dataset import demand_camera, resize_K
+from media import BAD
+from utils import UserError, read_lines
+
+COLMAP = {  # models: parameters; the distortion follows the principal point
+    "SIMPLE_PINHOLE": "f cx cy",
+    "PINHOLE": "fx fy cx cy",
+    "SIMPLE_RADIAL": "f cx cy k1",
+    "RADIAL": "f cx cy k1 k2",
+    "OPENCV": "fx fy cx cy k1 k2 p1 p2",
+    "FULL_OPENCV": "fx fy cx cy k1 k2 p1 p2 k3 k4 k5 k6",
+}
+COLMAP_CORNER = 0.5  # its pixel centres are there, ours are whole numbers
+OPENCV_COUNTS = (0, 4, 5, 8, 12, 14)  # numbers of its distortion models
+OPENCV_ENDS = (".yml", ".yaml", ".xml", ".json")
+KNOWN = "give an intrinsics.json, COLMAP's cameras.txt, or OpenCV's or ROS's .yaml, .xml or .json"
+SAME_ASPECT = 0.01
+DIAGONAL_35MM = math.hypot(36, 24)
+EXIF_IFD, EQUIVALENT, FOCAL_LENGTH = 0x8769, 41989, 37386
+PLANE_RESOLUTION, PLANE_UNIT, SENSOR_WIDTH, SENSOR_HEIGHT = 41486, 41488, 40962, 40963
+MILLIMETRES = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # EXIF's units
+
+
+class Lens(NamedTuple):
+    """The camera of a clip's frames as they are, before anything is done to them.
+
+    Attributes:
+        K: intrinsics in pixels of frames of `size`, (width, height).
+        distortion: OpenCV's coefficients k1 k2 p1 p2 k3 ...; none for straight lenses.
+        origin: who says so, in words.
+        guessed: nobody measured it.
+    """
+
+    K: Float[ndarray, "3 3"]
+    size: tuple[int, int]
+    distortion: Float[ndarray, " N"]
+    origin: str
+    guessed: bool = False
+
+    @property
+    def bends(self) -> bool:
+        """Whether straight lines are not straight in the frames."""
+        return bool(np.any(self.distortion != 0))
+
+
+class Known(NamedTuple):
+    """What the user says of the camera: a file has it all, otherwise some numbers or nothing."""
+
+    camera: Camera = Camera()
+    file: Path | None = None
+    distortion: tuple[float, ...] = ()
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What tells it from another."""
+        content = {**self.camera._asdict(), "distortion": list(self.distortion)}
+        return content | {"camera": self.file and zlib.crc32(self.file.read_bytes())}
+
+    def lens(self, size: tuple[int, int], photo: Path | None) -> Lens:
+        """The camera of frames of a size: as given, as a photo's EXIF says, or assumed.
+
+        Raises:
+            UserError: it does not fit the frames.
+        """
+        if self.file is not None:
+            return read_camera(self.file, size)
+        bends = np.array(self.distortion + (0.0,) * (4 - len(self.distortion)))
+        if self.camera.fx is not None or self.camera.fov_deg is not None:
+            flag = "--fx" if self.camera.fov_deg is None else f"--fov_deg {self.camera.fov_deg:g}"
+            return Lens(self.camera.K(size), size, bends, flag)
+        focal = None if photo is None else exif_focal(photo, size)
+        if focal is not None:
+            return Lens(camera_of(*size, focal), size, bends, "EXIF")
+        return Lens(camera_of(*size, FOCAL * size[0]), size, bends, "a guess", guessed=True)
+
+
+def read_camera(path: Path, size: tuple[int, int]) -> Lens:
+    """The camera of a file, for frames of `size`.
+
+    Raises:
+        UserError: missing, of no known kind, no camera, or one of another aspect ratio.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; {KNOWN}")
+    if path.suffix == ".bin":
+        raise UserError(f"{path}: is binary; colmap model_converter --output_type TXT makes a text")
+    if path.suffix.lower() not in (".txt", *OPENCV_ENDS):
+        raise UserError(f"{path}: is no camera file by its name; {KNOWN}")
+    text = "\n".join(read_lines(path, "camera file", KNOWN))
+    if path.suffix.lower() == ".txt":
+        K, own_size, distortion = colmap_camera(path, text)
+    else:
+        K, own_size, distortion = own_camera(path, text, size) or opencv_camera(path, text, size)
+    demand_camera(path, K, *own_size)
+    if not np.isfinite(distortion).all():
+        raise UserError(f"{path}: its distortion is no number")
+    ratio = (size[0] / own_size[0]) / (size[1] / own_size[1])
+    if abs(ratio - 1) > SAME_ASPECT:
+        raise UserError(
+            f"{path}: is the camera of images of {own_size[0]}x{own_size[1]}, which frames of "
+            f"{size[0]}x{size[1]} are no smaller or larger copy of; calibrate frames as they are"
+        )
+    return Lens(resize_K(K, own_size, size), size, distortion, str(path.name))
+
+
+Parameters = tuple[Float[ndarray, "3 3"], tuple[int, int], Float[ndarray, " N"]]
+
+
+def own_camera(path: Path, text: str, size: tuple[int, int]) -> Parameters | None:
+    """K, size and distortion of an intrinsics.json; None if this is none."""
+    values = None
+    with contextlib.suppress(ValueError, RecursionError):
+        values = json.loads(text)
+    if not isinstance(values, dict) or "fx" not in values:
+        return None
+    given = Given(path, values)
+    fx, fy, cx, cy = (given.number(name) for name in CAMERA_KEYS)
+    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    if given.flag("normalised"):
+        return np.diag([*size, 1.0]) @ K, size, np.zeros(0)
+    return K, (int(given.number("width")), int(given.number("height"))), np.zeros(0)
+
+
+def colmap_camera(path: Path, text: str) -> Parameters:
+    """K, size and distortion of the only camera of a cameras.txt.
+
+    Raises:
+        UserError: there is none or several, or one of a model that OpenCV's does not cover.
+    """
+    lines = [line.split() for line in text.splitlines() if line.strip() and line.strip()[0] != "#"]
+    cameras = {tuple(words[1:]) for words in lines}
+    if len(cameras) != 1:
+        raise UserError(
+            f"{path}: holds {len(cameras) or 'no'} cameras; leave the line of the one that took "
+            "these frames"
+        )
+    model, *fields = cameras.pop() or ("",)
+    if model not in COLMAP:
+        raise UserError(
+            f"{path}: camera model '{model[:30]}' is none of {', '.join(COLMAP)}; undistort the "
+            "images with COLMAP's image_undistorter, or choose one of these models"
+        )
+    names = COLMAP[model].split()
+    try:
+        width, height = (int(field) for field in fields[:2])
+        values = dict(zip(names, (float(field) for field in fields[2:]), strict=True))
+    except ValueError:
+        raise UserError(
+            f"{path}: a camera reads '<id> {model} <width> <height> {' '.join(names)}'"
+        ) from None
+    fx = values.get("f", values.get("fx", 0.0))
+    K = camera_of(width, height, fx, values["cx"] - COLMAP_CORNER, values["cy"] - COLMAP_CORNER)
+    K[1, 1] = values.get("fy", fx)
+    distortion = [values.get(name, 0.0) for name in ("k1", "k2", "p1", "p2")]
+    distortion += [values.get(name, 0.0) for name in ("k3", "k4", "k5", "k6")]
+    return K, (width, height), np.array(distortion)
+
+
+def opencv_camera(path: Path, text: str, size: tuple[int, int]) -> Parameters:
+    """K, size and distortion of a file of OpenCV's FileStorage, or of ROS's camera_info.
+
+    Raises:
+        UserError: it is no such file, lacks a part, or describes a fisheye.
+    """
+    if path.suffix.lower() in (".yml", ".yaml") and not text.startswith("%YAML"):
+        text = "%YAML:1.0\n---\n" + re.sub(r"\A---[^\n]*\n", "", text.lstrip())
+    try:
+        storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
+        found = {name.lower().replace("_", ""): name for name in storage.root().keys()}
+    except (cv2.error, SystemError):
+        raise UserError(f"{path}: cannot be read as a camera file; {KNOWN}") from None
+
+    def numbers(*names: str) -> list[float]:
+        """Numbers of the first of these that is there."""
+        for name in names:
+            if name in found:
+                node = storage.getNode(found[name])
+                data = node.getNode("data") if node.isMap() else node
+                if data.isSeq():
+                    parts = [data.at(i) for i in range(data.size())]
+                else:
+                    parts = [data]
+                return [p.real() if p.isReal() or p.isInt() else math.nan for p in parts]
+        return []
+
+    model = "distortionmodel"
+    if model in found and storage.getNode(found[model]).string() in ("equidistant", "fisheye"):
+        raise UserError(f"{path}: is the camera of a fisheye lens; undistort the frames before")
+    K, distortion = (
+        numbers("cameramatrix", "k"),
+        numbers("distortioncoefficients", "distcoeffs", "d"),
+    )
+    if len(K) != 9:
+        raise UserError(f"{path}: holds no camera_matrix of 3 x 3 numbers; {KNOWN}")
+    if len(distortion) not in OPENCV_COUNTS:
+        raise UserError(
+            f"{path}: has {len(distortion)} distortion_coefficients; OpenCV's models have "
+            f"{', '.join(map(str, OPENCV_COUNTS[1:]))}"
+        )
+    width, height = numbers("imagewidth", "width"), numbers("imageheight", "height")
+    sizes = [*width, *height]
+    if len(sizes) == 2 and np.isfinite(sizes).all():
+        size = (int(sizes[0]), int(sizes[1]))
+    matrix = np.array(K).reshape(3, 3)
+    return camera_like(matrix), size, np.array(distortion)
+
+
+def camera_like(K: Float[ndarray, "3 3"]) -> Float[ndarray, "3 3"]:
+    """A camera matrix without skew, its last row 0 0 1."""
+    return np.array([[K[0, 0], 0, K[0, 2]], [0, K[1, 1], K[1, 2]], [0, 0, 1]])
+
+
+def exif_focal(path: Path, size: tuple[int, int]) -> float | None:
+    """Focal length in pixels of an upright photo of (width, height), as its EXIF has it; or None.
+
+    It says the length that would show as much on 35 mm film, or the length and how fine the
+    sensor is.
+    """
+    try:
+        with Image.open(path) as image:
+            exif = image.getexif().get_ifd(EXIF_IFD)
+        equivalent = float(exif.get(EQUIVALENT) or 0)
+        length = float(exif.get(FOCAL_LENGTH) or 0)
+        per_unit = float(exif.get(PLANE_RESOLUTION) or 0)
+        unit_mm = MILLIMETRES.get(int(exif.get(PLANE_UNIT) or 2), 0.0)
+        sensor = max(int(exif.get(which) or 0) for which in (SENSOR_WIDTH, SENSOR_HEIGHT))
+    except (*BAD, TypeError, ZeroDivisionError):
+        return None
+    if equivalent > 0:
+        return equivalent / DIAGONAL_35MM * math.hypot(*size)
+    if min(length, per_unit, unit_mm) > 0:
+        return length * per_unit / unit_mm * max(size) / (sensor or max(size))
+    return None
