@@ -36,10 +36,10 @@ from datasets.kinect import (
     register,
 )
 from datasets.mono_dataset import resize_K
+from motion import Reference
 from options import ROOT
 from tools.nyuv2_raw import divided
 from tools.nyuv2_scene import Scene, Settings, prepare_scene, select, write_depth
-from motion import Reference
 from utils import UserError
 
 SCENES = ["kitchen_0001"] * 4 + ["office_0002"] * 3

@@ -25,8 +25,8 @@ from datasets.kinect import (
     undistort,
 )
 from datasets.mono_dataset import crop_K, resize_K
-from tools.nyuv2_labelled import depth_png, encoded
 from motion import Motion, Reference
+from tools.nyuv2_labelled import depth_png, encoded
 from utils import UserError, atomic_write
 
 NAME = re.compile(r"([rd])-(\d+\.\d+)-\d+\.(ppm|pgm)", re.ASCII)

@@ -1,0 +1,187 @@
+"""Whether images are there and alike, and whether their camera is one."""
+
+import math
+
+import numpy as np
+
+from datasets import Frame
+
+from .frames import Camera, Reader
+from .report import Finding
+
+OFF_MIDDLE = 0.12, 0.3  # of the size: a lens is centred better, KITTI's within 0.03; only a crop
+ASPECT = 0.8, 1.25  # of a pixel: sensors have square ones
+FIELD_DEG = 15.0, 140.0  # a telephoto lens, and what a pinhole can be of at most
+SAME_SHAPE = 0.01  # relative difference of aspects that rounding makes when images are resized
+NOMINAL = 0.05  # relative difference of focal lengths at which the published camera is another
+BLACK, BORDER = 24, 0.02  # of 255, with what encoding adds; share of the size that is a border
+CHECK = "camera"
+
+
+def check_files(reader: Reader) -> list[Finding]:
+    """Frames and depth that could not be read."""
+    if not reader.unreadable:
+        return []
+    count = len(reader.unreadable)
+    first = next(iter(reader.unreadable.values()))
+    more = f" ({count} such files)" if count > 1 else ""
+    fix = "replace the files, or take their frames out of the split"
+    return [Finding("fault", "files", f"{first}{more}", fix, tuple(reader.unreadable))]
+
+
+def check_sizes(reader: Reader, frames: list[Frame]) -> list[Finding]:
+    """Whether all images of a sequence have one size, which is the one their camera is for."""
+    sizes = {frame: reader.sizes[frame] for frame in frames if frame in reader.sizes}
+    if not sizes:
+        return []
+    counts: dict[tuple[int, int], list[Frame]] = {}
+    for frame, size in sizes.items():
+        counts.setdefault(size, []).append(frame)
+    if len(counts) > 1:
+        usual = max(counts, key=lambda size: len(counts[size]))
+        odd = [frame for size, some in counts.items() if size != usual for frame in some]
+        return [
+            Finding(
+                "fault",
+                "image size",
+                f"images of one sequence differ in size: {odd[0]} has {by(sizes[odd[0]])}, most "
+                f"have {by(usual)}",
+                "resize them alike, or make a sequence with a camera of its own of each size",
+                tuple(map(str, odd)),
+            )
+        ]
+    size = next(iter(counts))
+    camera = reader.known_camera(frames[0])
+    if size == camera.size:
+        return []
+    ratio = size[0] / size[1] / (camera.size[0] / camera.size[1])
+    resized = abs(ratio - 1) < SAME_SHAPE
+    what = f"the images have {by(size)} pixels, their camera is given for {by(camera.size)}"
+    if resized:
+        factor = size[0] / camera.size[0]
+        what += f" (resized by {factor:.3g} afterwards?)"
+        fix = f"write width, height, and K times {factor:.3g} as of these images"
+    else:
+        fix = "write the camera of these images: cropping moves cx and cy, resizing scales all"
+    own = hasattr(reader.dataset, "sequence")  # the camera is written beside the images
+    severity = "fault" if own or not resized else "warning"
+    return [Finding(severity, "image size", what, fix)]
+
+
+def by(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def check_camera(reader: Reader, frame: Frame) -> list[Finding]:
+    """Whether the intrinsics can be those of a camera with such images."""
+    if reader.grey(frame) is None:
+        return []
+    known = reader.known_camera(frame)
+    findings = check_intrinsics(known)
+    dataset = reader.dataset
+    if dataset.intrinsics == "nominal" and dataset.nominal_K is not None:
+        nominal = reader.nominal_camera(frame)
+        findings += check_nominal(known, nominal)
+    sequence = getattr(dataset, "sequence", None)
+    if sequence is not None and sequence(frame.folder).guessed:
+        findings.append(
+            Finding(
+                "notice",
+                CHECK,
+                "the camera is a guess",
+                "calibrate it, or train with --learn_intrinsics",
+            )
+        )
+    return findings
+
+
+def check_intrinsics(camera: Camera) -> list[Finding]:
+    """Principal point, shape of pixels and field of view."""
+    (fx, _, cx), (_, fy, cy), _ = camera.K
+    width, height = camera.size
+    findings = []
+    off = max(abs((cx + 0.5) / width - 0.5), abs((cy + 0.5) / height - 0.5))
+    if off > OFF_MIDDLE[0]:
+        far = off > OFF_MIDDLE[1]
+        what = (
+            f"the principal point {cx:.1f}, {cy:.1f} is far from the middle of images of "
+            f"{by(camera.size)}"
+        )
+        if min(cx / width, cy / height) > 0.5 + OFF_MIDDLE[0]:
+            what += ": K looks like that of larger images, not scaled when these were resized"
+        findings.append(
+            Finding(
+                "fault" if far else "warning",
+                CHECK,
+                what,
+                "scale K with the images" if far else "right only if the images were cropped so",
+            )
+        )
+    if not ASPECT[0] < fx / fy < ASPECT[1]:
+        findings.append(
+            Finding(
+                "fault",
+                CHECK,
+                f"fx {fx:.1f} and fy {fy:.1f} make pixels of {fx / fy:.2f}:1, real ones are "
+                "nearly square",
+                "check that both are in pixels of these images (normalised ones need "
+                "'normalised': true)",
+            )
+        )
+    field = 2 * math.degrees(math.atan(width / (2 * fx)))
+    if not FIELD_DEG[0] < field < FIELD_DEG[1]:
+        findings.append(
+            Finding(
+                "fault",
+                CHECK,
+                f"fx {fx:.1f} for {width} columns means a field of view of {field:.0f} degrees",
+                "check that K is in pixels of these images"
+                if field < FIELD_DEG[0]
+                else "check K; images of a fisheye lens must be undistorted first",
+            )
+        )
+    return findings
+
+
+def check_nominal(known: Camera, nominal: Camera) -> list[Finding]:
+    """Whether the published camera, which training takes, is the calibrated one."""
+    scale = np.array(nominal.size) / known.size
+    focal = np.array([known.K[0, 0], known.K[1, 1]]) * scale
+    ratio = np.array([nominal.K[0, 0], nominal.K[1, 1]]) / focal
+    if np.abs(ratio - 1).max() < NOMINAL:
+        return []
+    return [
+        Finding(
+            "warning",
+            CHECK,
+            f"the data set's published camera has focal lengths {ratio[0]:.2f} and {ratio[1]:.2f} "
+            "times the calibrated ones",
+            "train with --intrinsics calib",
+        )
+    ]
+
+
+def check_borders(reader: Reader, frames: list[Frame]) -> list[Finding]:
+    """Black bars that belong to no image of the world."""
+    images = [reader.grey(frame) for frame in frames]
+    images = [image for image in images if image is not None]
+    if not images or reader.mask(frames[0]) is not None:
+        return []
+    if any(image.shape != images[0].shape for image in images):
+        return []
+    brightest = np.max(images, axis=0)
+    shares = []
+    for axis in (1, 0):
+        lit = np.flatnonzero(brightest.max(axis) > BLACK)
+        length = brightest.shape[1 - axis]
+        shares += [lit[0] / length, 1 - (lit[-1] + 1) / length] if len(lit) else [1.0]
+    if max(shares) < BORDER:
+        return []
+    return [
+        Finding(
+            "warning",
+            "borders",
+            f"a black border takes up to {max(shares):.0%} of the images",
+            "cut it off, which moves cx and cy, or give a mask.png that is black there",
+        )
+    ]
