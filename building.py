@@ -14,8 +14,12 @@ from sampling import DrawnSamples, EpochSampler
 from utils import UserError, count_workers, leave_interrupts_to_others
 
 
-def build_model(options: TrainOptions) -> Monodepth:
-    """The networks that the options ask for."""
+def build_model(options: TrainOptions, cameras: int = 0) -> Monodepth:
+    """The networks that the options ask for.
+
+    Args:
+        cameras: how many filmed the training samples.
+    """
     return Monodepth(
         num_layers=options.num_layers,
         pretrained=options.needs_imagenet,
@@ -25,6 +29,7 @@ def build_model(options: TrainOptions) -> Monodepth:
         pose_model_type=options.pose_model_type,
         pose_model_input=options.pose_model_input,
         predictive_mask=options.predictive_mask,
+        cameras=cameras if options.learn_intrinsics else 0,
     )
 
 
@@ -53,7 +58,8 @@ def build_dataset(options: TrainOptions, part: str) -> MonoDataset:
         frames = read_split(split_folder(options.split, options.data_path) / f"{part}_files.txt")
     except UserError as error:
         # the split that comes with prepared data is missing: so is the preparation
-        advice = kind.how_to_get if options.split == options.dataset else ""
+        prepared = options.split in (options.dataset, "video")
+        advice = kind.how_to_get if prepared else ""
         raise UserError(str(error), advice) from None
     return kind(
         options.data_path,

@@ -28,9 +28,9 @@ NEWEST = Path("newest")  # --resume without a file
 RESUMED_AS_WISHED = {  # what a resumed run may have otherwise than before
     "resume", "log_dir", "model_name", "data_path", "num_workers", "log_frequency",
     "save_frequency", "save_steps", "keep", "num_epochs", "on_bad_sample", "max_bad_steps",
-    "no_cuda", "load_weights_folder", "models_to_load",
+    "no_cuda", "load_weights_folder", "models_to_load", "no_data_check",
 }  # fmt: skip
-DatasetName = Literal["kitti", "kitti_odom", "kitti_depth", "nyuv2", "nyuv2_raw"]
+DatasetName = Literal["kitti", "kitti_odom", "kitti_depth", "nyuv2", "nyuv2_raw", "folder"]
 
 
 def flag(default: Any, help: str, alone: Any = None, **by_dataset: Any) -> Any:
@@ -78,6 +78,7 @@ class SourceOptions(Options):
         "root folder of the data set",
         nyuv2=Path("nyuv2"),
         nyuv2_raw=Path("nyuv2_raw"),
+        folder=Path("video"),
     )
     dataset: DatasetName = flag("kitti", "kind of data set; benchmarks choose theirs by name")
     png: bool = flag(False, "use PNG images only (otherwise JPEG or PNG, whichever is there)")
@@ -109,6 +110,7 @@ class SampleOptions(Options):
         "name of a folder in splits/ (the project's, or the data's own), or the path of one",
         nyuv2="nyuv2",
         nyuv2_raw="nyuv2_raw",
+        folder="video",
     )
     height: int = flag(192, "input height in pixels, a multiple of 32", nyuv2=480, nyuv2_raw=288)
     width: int = flag(640, "input width in pixels, a multiple of 32", nyuv2_raw=384)
@@ -118,6 +120,7 @@ class SampleOptions(Options):
         "nominal",
         "the data set's published camera, or the calibration of each recording",
         nyuv2_raw="calib",
+        folder="calib",
     )
     nyuv2_neighbours: Literal["scene", "any"] = flag(
         "scene",
@@ -157,6 +160,10 @@ class ModelOptions(Options):
     )
     predictive_mask: bool = flag(
         False, "learn a mask per source (ablation; needs --disable_automasking)"
+    )
+
+    learn_intrinsics: bool = flag(
+        False, "learn the focal length of each sequence's camera, starting from the one given"
     )
 
     def check(self) -> None:
@@ -265,6 +272,9 @@ class LogOptions(Options):
     log_frequency: int = flag(250, "steps between entries in TensorBoard")
     save_frequency: int = flag(1, "epochs between saved weights; the last are always saved")
     seed: int = flag(0, "of all random numbers")
+    no_data_check: bool = flag(
+        False, "start without looking at the data, which takes five seconds at most"
+    )
 
     def check(self) -> None:
         self._demand_positive("log_frequency", "save_frequency")
@@ -325,9 +335,13 @@ class TrainOptions(
             "--nyuv2_neighbours is about --dataset nyuv2",
         )
         self._demand(
-            self.dataset != "nyuv2_raw" or self.intrinsics == "calib",
-            "--intrinsics nominal: frames of --dataset nyuv2_raw are cut and resized, so their "
-            "camera is the one beside them; leave the flag out",
+            self.dataset not in ("nyuv2_raw", "folder") or self.intrinsics == "calib",
+            f"--intrinsics nominal: the camera of --dataset {self.dataset} is the one beside its "
+            "frames; leave the flag out",
+        )
+        self._demand(
+            not self.learn_intrinsics or len(self.frame_ids) > 1,
+            "--learn_intrinsics needs a moving camera: --frame_ids 0 alone has none",
         )
         self._demand(
             self.pose_model_input == "pairs" or len(self.frame_ids) != 2,
@@ -384,6 +398,7 @@ class ExportOptions(WorkersOptions, SourceOptions):
         "nyuv2_official, nyuv2_report, or the path of a split folder",
         nyuv2="nyuv2",
         nyuv2_raw="",
+        folder="video",
     )
     depth_axis: Literal["velodyne_x", "camera_z"] = flag(
         "velodyne_x",
@@ -433,6 +448,7 @@ class EvalDepthOptions(
         "nyuv2, nyuv2_official, nyuv2_report, or the path of a split folder",
         nyuv2="nyuv2",
         nyuv2_raw="",
+        folder="video",
     )
     nyuv2_protocol: Literal["A", "B", "C"] | None = flag(
         None,
@@ -559,7 +575,7 @@ class PredictOptions(WeightsOptions, CameraOptions, DeviceOptions):
         False, "metres of a network trained on KITTI's stereo pairs, as _depth.npy"
     )
     cloud_depth: float | None = flag(
-        None, "leave points farther than this out of clouds (default: the farthest 5 %)"
+        None, "leave points farther than this out of clouds (default: the farthest 5 %%)"
     )
     max_frames: int | None = flag(None, "stop a video or webcam after so many frames")
     batch_size: int = flag(8, "images per pass")

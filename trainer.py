@@ -18,7 +18,9 @@ from torch import Tensor
 import checkpoint
 from building import build_dataset, build_loaders, build_loss, build_model, build_scheduler
 from datasets import in_unit_range
+from diagnosis import Signs, signs_of, warnings_of
 from distributed import Team
+from doctor import examine
 from layers import disp_to_depth
 from logger import Logger, Progress
 from losses import LossTerms
@@ -40,6 +42,7 @@ from utils import (
 )
 
 KEPT_STATES = 2
+CHECK_S = 5.0  # that looking at the data may take at the start
 COUNTS = ("step", "bad_steps", "losses", "best")  # of the trainer's own
 
 
@@ -69,6 +72,9 @@ class Trainer:
             if data.left_out:
                 team.say(f"  {data.left_out}")
         val.try_ground_truth()
+        if team.leads and not (options.no_data_check or options.resume):
+            for line in examine(train, seconds=CHECK_S).lines():
+                team.say(f"WARNING: {line}")
         self.sampler = EpochSampler(
             len(train), options.batch_size, options.accumulate_grad, options.seed, team
         )
@@ -81,7 +87,9 @@ class Trainer:
         resumed = options.resume and self.states.find(
             None if options.resume == NEWEST else options.resume
         )
-        self.model = build_model(options)
+        self.model = build_model(options, len(train.cameras))
+        val.cameras = train.cameras  # what is learnt of them holds for validation, too
+        self.cameras = {name: train.camera_of(name) for name in train.cameras}
         self.loss = build_loss(options)
         if options.loaded and not resumed:
             checkpoint.load_weights(options.load_weights_folder, self.model, options.loaded)
@@ -177,6 +185,10 @@ class Trainer:
             + f", {time.perf_counter() - start:.0f} s"
             + (f", saved weights_{epoch}" if saved else "")
         )
+        for warning in self.warnings:
+            self.progress.say(f"  WARNING: {warning}")
+        if self.options.learn_intrinsics:
+            self._say_cameras()
         self.progress.pause_ended()
 
     def _train_epoch(self) -> float:
@@ -298,7 +310,8 @@ class Trainer:
         color_aug[on_device["jittered"]] = some
         with self.speed.autocast():
             prediction = network(color_aug, on_device.get("stereo_T"))
-        return color, prediction, loss(*prediction, color=color, K=on_device["K"])
+        K = self.model.intrinsics(on_device["K"], on_device["camera"])
+        return color, prediction, loss(*prediction, color=color, K=K, valid=on_device.get("valid"))
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
@@ -310,7 +323,7 @@ class Trainer:
         self.progress.doing("validating")
         seed_everything(mixed_seed(self.options.seed, self.team.rank, self.step))
         self.team.share_buffers(self.model)
-        losses, psnr, scores = [], [], []
+        losses, psnr, scores, signs = [], [], [], []
         for batch in self.val_loader:
             if self.team.size == 1 and self._asked_to_stop():  # resumed, it validates again
                 self._stop(f"state saved in {self._save_state()}")
@@ -318,9 +331,11 @@ class Trainer:
             losses += [terms.total.item()] * len(color)
             psnr += reconstruction_psnr(color, terms)
             scores += self._score(prediction.disps[0], batch["depth_gt"])
+            signs += self._signs(prediction, terms)
             if len(losses) == len(color):
                 self._log_pictures("val", color, prediction, terms)
-        losses, psnr, scores = map(self.team.gather, (losses, psnr, scores))
+        losses, psnr, scores, signs = map(self.team.gather, (losses, psnr, scores, signs))
+        self.warnings = warnings_of(signs)
         values = {"loss": float(np.mean(losses)), "psnr": float(np.mean(psnr))}
         if scores:
             values |= summarise(scores).errors._asdict()
@@ -335,6 +350,11 @@ class Trainer:
             for disp, gt in zip(scaled.float().cpu().numpy(), depths, strict=True)
             if gt is not None and (score := score_depth(disp, gt, self.protocol)) is not None
         ]
+
+    def _signs(self, prediction: Prediction, terms: LossTerms) -> list[Signs]:
+        options = self.options
+        depth_range = options.min_depth, options.max_depth
+        return signs_of(prediction, terms, *depth_range, options.use_stereo)
 
     def _log_step(self, color: Tensor, prediction: Prediction, terms: LossTerms) -> None:
         scales = zip(self.options.scales, terms.per_scale.tolist(), strict=True)
@@ -366,10 +386,35 @@ class Trainer:
                 folder, self.model, options.height, options.width, options.use_stereo
             )
             checkpoint.save(folder / "adam.pth", self.optimizer.state_dict())
+            if options.learn_intrinsics:
+                with atomic_write(folder / "cameras.json", "w") as file:
+                    json.dump(self._learned_cameras(), file, indent=2)
         if options.keep:
             numbers = [path.name.removeprefix("weights_") for path in models.glob("weights_*")]
             for number in sorted(int(n) for n in numbers if n.isdecimal())[: -options.keep]:
                 shutil.rmtree(models / f"weights_{number}")
+
+    def _learned_cameras(self) -> dict[str, dict[str, float]]:
+        """The cameras as intrinsics.json has them, in pixels of the network's input."""
+        size = {"width": self.options.width, "height": self.options.height}
+        learned = {}
+        for (name, K), zoom in zip(
+            self.cameras.items(), self.model.cameras.zoom.tolist(), strict=True
+        ):
+            fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
+            numbers = {"fx": zoom * fx, "fy": zoom * fy, "cx": cx, "cy": cy}
+            learned[name] = {key: round(float(value), 4) for key, value in numbers.items()} | size
+        return learned
+
+    def _say_cameras(self) -> None:
+        """What is learnt of the cameras so far, in TensorBoard and in a line each."""
+        for name, camera in self._learned_cameras().items():
+            self.logger.scalars("train", {f"focal_length/{name}": camera["fx"]}, self.step)
+            given = self.cameras[name][0, 0].item()
+            self.progress.say(
+                f"  camera {name}: focal length {camera['fx']:.1f} px of {camera['width']} "
+                f"({camera['fx'] / given:.3f} of the one given)"
+            )
 
     @property
     def _parts(self) -> dict[str, Any]:

@@ -30,7 +30,8 @@ class Sequence(NamedTuple):
 
     Attributes:
         K: intrinsics in pixels of images of `size`, which is (width, height).
-        camera: sequences of one name were filmed by one camera, which `--learn_intrinsics` learns.
+        camera: sequences of one name were filmed by one camera, which `--learn_intrinsics` learns;
+            None is a camera of its own.
         guessed: nobody measured the camera.
         images: the folder of its frames.
         partner: the folder of the stereo partner's frames, which have the same K; or None.
@@ -42,7 +43,7 @@ class Sequence(NamedTuple):
 
     K: Float[np.ndarray, "3 3"]
     size: tuple[int, int]
-    camera: str
+    camera: str | None
     guessed: bool
     images: Path
     partner: Path | None
@@ -112,7 +113,7 @@ docs/own_data.md says what makes such a folder."""
         return self.sequence(frame.folder).baseline_m
 
     def camera_name(self, frame: Frame) -> str:
-        return self.sequence(frame.folder).camera
+        return self.sequence(frame.folder).camera or frame.folder
 
     def valid_pixels(self, frame: Frame) -> Bool[np.ndarray, "H W"] | None:
         return self._masks.get(frame.folder)
@@ -206,9 +207,9 @@ def numbered_files(folder: Path, extensions: tuple[str, ...]) -> dict[int, str]:
 
 
 def find_sequences(data_path: Path) -> list[str]:
-    """Folders below `data_path` that hold an intrinsics.json, by name."""
-    paths = sorted(path.parent for path in data_path.rglob(CAMERA_FILE))
-    return [str(path.relative_to(data_path)) for path in paths]
+    """Folders below `data_path` that hold an intrinsics.json, by name; hidden ones are none."""
+    paths = sorted(path.parent.relative_to(data_path) for path in data_path.rglob(CAMERA_FILE))
+    return [str(path) for path in paths if not any(part.startswith(".") for part in path.parts)]
 
 
 def read_sequence(folder: Path) -> Sequence:
@@ -245,7 +246,7 @@ def read_sequence(folder: Path) -> Sequence:
     sequence = Sequence(
         K,
         size,
-        given.text("camera", str(folder)),
+        given.text("camera") if "camera" in values else None,
         given.flag("guessed"),
         images,
         stereo and stereo.folder("images"),

@@ -3,11 +3,12 @@
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from layers import full_precision, pose_matrix
 
+from .cameras import LearnedCameras
 from .depth_decoder import DepthDecoder
 from .pose import PoseCNN, PoseDecoder
 from .resnet_encoder import ResnetEncoder
@@ -26,7 +27,7 @@ class Prediction(NamedTuple):
 
 
 class Monodepth(nn.Module):
-    """Depth and pose networks with children encoder, depth, pose_encoder, pose, predictive_mask.
+    """Depth and pose networks: encoder, depth, pose_encoder, pose, predictive_mask, cameras.
 
     Args:
         num_layers: ResNet depth of both encoders.
@@ -37,9 +38,10 @@ class Monodepth(nn.Module):
         pose_model_type: `separate_resnet` (the paper's), `shared` with depth, or `posecnn`.
         pose_model_input: one pass per `pairs` in temporal order, or one over `all` frames.
         predictive_mask: predict a mask per source (Zhou et al. 2017), for the ablation.
+        cameras: how many cameras' focal lengths are learnt.
 
     Children that a configuration does not need are absent: pose networks without temporal sources,
-    `pose_encoder` unless it is separate.
+    `pose_encoder` unless it is separate, `cameras` unless they are learnt.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Monodepth(nn.Module):
         pose_model_type: PoseModelType = "separate_resnet",
         pose_model_input: PoseModelInput = "pairs",
         predictive_mask: bool = False,
+        cameras: int = 0,
     ):
         super().__init__()
         self.frame_ids = tuple(frame_ids)
@@ -75,6 +78,8 @@ class Monodepth(nn.Module):
                 self.pose = PoseDecoder(self.encoder.channels[-1], 1, poses)
         if predictive_mask:
             self.predictive_mask = DepthDecoder(self.encoder.channels, scales, temporal + stereo)
+        if cameras:
+            self.cameras = LearnedCameras(cameras)
 
     def forward(
         self,
@@ -100,6 +105,12 @@ class Monodepth(nn.Module):
             T.append(stereo_T)
         masks = self.predictive_mask(features) if hasattr(self, "predictive_mask") else ()
         return Prediction(self.depth(features), torch.stack(T, 1), masks)
+
+    def intrinsics(
+        self, K: Float[Tensor, "B 3 3"], camera: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B 3 3"]:
+        """K as it is given, or as it is learnt for cameras of these numbers."""
+        return self.cameras(K, camera) if hasattr(self, "cameras") else K
 
     def disparity(self, image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
         """Sigmoid disparity at full size of images in [0, 1]."""

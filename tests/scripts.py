@@ -8,7 +8,8 @@ import pytest
 from utils import run_script
 
 TINY = (
-    "--height 64 --width 64 --batch_size 2 --weights_init scratch --num_workers 0 --no_cuda".split()
+    "--height 64 --width 64 --batch_size 2 --weights_init scratch --num_workers 0 --no_cuda "
+    "--no_data_check".split()
 )
 
 

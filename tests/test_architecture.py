@@ -8,10 +8,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = {
     "layers": 0, "metrics": 0, "trajectory": 0, "utils": 0,
-    "pictures": 0, "media": 1, "camera": 1, "onnx_network": 3, "pointcloud": 1,
+    "motion": 0, "pictures": 0, "media": 1, "camera": 1, "onnx_network": 3, "pointcloud": 1,
     "networks": 1, "losses": 1, "datasets": 1, "distributed": 1,
     "checkpoint": 2, "logger": 2, "options": 2, "released": 2, "speed": 2,
-    "sampling": 2, "metric_scale": 2, "states": 3, "building": 3,
+    "sampling": 2, "metric_scale": 2, "diagnosis": 2, "doctor": 2, "states": 3, "building": 3,
     "trainer": 4, "inference": 4, "predictor": 5,
     "train": 6, "evaluate_depth": 6, "evaluate_pose": 6, "export_gt_depth": 6, "predict": 6,
     "hubconf": 6, "tools": 6, "benchmarks": 7,
@@ -21,7 +21,7 @@ SEES_OPTIONS = 3  # from this floor up
 
 def sources():
     files = [p for p in ROOT.glob("*.py") if p.stem != "setup"]
-    for package in ("networks", "datasets", "tools", "benchmarks"):
+    for package in ("networks", "datasets", "doctor", "tools", "benchmarks"):
         files += (ROOT / package).rglob("*.py")
     return sorted(files)
 
@@ -51,7 +51,7 @@ def test_imports_point_down(path):
             assert own >= SEES_OPTIONS, f"{path.name} must take plain values, not options"
 
 
-@pytest.mark.parametrize("package", ["networks", "datasets"])
+@pytest.mark.parametrize("package", ["networks", "datasets", "doctor"])
 def test_packages_only_hand_names_on(package):
     body = ast.parse((ROOT / package / "__init__.py").read_text()).body
     assert all(isinstance(node, ast.ImportFrom | ast.Assign) for node in body)

@@ -125,7 +125,7 @@ def test_defaults_of_a_camera(tmp_path):
     one = sequence(tmp_path / "a")
     assert (one.partner, one.depth, one.mask, one.frames_per_second) == (None,) * 4
     assert not one.guessed and one.images == tmp_path / "a"
-    assert one.camera != sequence(tmp_path / "b").camera
+    assert one.camera is None and sequence(tmp_path / "b").camera is None
     assert sequence(tmp_path / "c", camera="gopro").camera == "gopro"
     assert find_sequences(tmp_path) == ["a", "b", "c"]
 

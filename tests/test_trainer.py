@@ -108,7 +108,7 @@ def test_networks_see_jittered_images_and_the_loss_does_not(sample, tmp_path):
         seen["networks"] = images
         return it.model(images, stereo_T)
 
-    def loss(*prediction, color, K):
+    def loss(*prediction, color, K, valid=None):
         seen["loss"] = color
         return it.loss(*prediction, color=color, K=K)
 
