@@ -94,5 +94,5 @@ fuzz: $(READY)
 	$(BIN)/python tests/fuzz.py -runs=20000
 
 clean:
-	rm -rf $(VENV) $(DEMO) *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) notebooks/work *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -60,6 +60,8 @@ setup(
             "ruff>=0.5",
             "evo>=1.28",
             "scikit-learn>=1.4",
+            "nbclient>=0.10",
+            "ipykernel>=6",
             *ONNX,
         ],
         "fuzz": ["atheris>=3"],

@@ -155,9 +155,8 @@ def main() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # clips that are damaged get our line
     given = vars(parser().parse_args([plain(word) for word in sys.argv[1:]]))
     settings, known = chosen(given)
-    prepare(
-        given["inputs"], given["out"], settings, known, given["source_fps"], given["num_workers"]
-    )
+    others = {name: given[name] for name in ("inputs", "out", "source_fps", "num_workers")}
+    prepare(settings=settings, known=known, **others)
 
 
 if __name__ == "__main__":
