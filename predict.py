@@ -15,6 +15,7 @@ from numpy import ndarray
 from PIL import Image
 from tqdm import tqdm
 
+from checkpoint import training_options
 from datasets import depth_to_png
 from datasets.kitti import STEREO_SCALE
 from inference import find_weights
@@ -112,6 +113,12 @@ def load(options: PredictOptions) -> DepthPredictor:
         weights = find_weights(options.load_weights_folder, options.model_name, options.models_url)
         predictor = DepthPredictor.load(weights, pick_device(options.no_cuda, mps=True))
     known = predictor.scale
+    own = options.onnx is None and training_options(weights).get("dataset") == "folder"
+    if options.pred_metric_depth and known is None and own:
+        raise UserError(
+            f"--pred_metric_depth: is the scale of KITTI's rig, and {weights} were trained on "
+            "other cameras: give --metric, after tools/calibrate_scale.py"
+        )
     if options.metric:
         predictor.scale = demand_scale(known, weights)
     else:

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 import checkpoint
-from datasets import Frame, GroundTruth, write_ground_truth
+from datasets import Frame, GroundTruth, read_sequence, write_ground_truth
 from datasets.images import read_depth_image, read_image, read_pixels
 from datasets.kinect import read_raw_depth
 from datasets.kitti import read_poses
@@ -33,6 +33,7 @@ from options import TrainOptions, parse
 from states import read_state
 from tools.nyuv2_labelled import LabelledFile
 from tools.nyuv2_mat import write_labelled_mat
+from tools.video_camera import read_camera
 from utils import UserError
 
 LONGEST_S = 20  # for a small file
@@ -46,6 +47,30 @@ P_rect_02: 7.215377e+02 0 6.095593e+02 4.485728e+01 0 7.215377e+02 1.728540e+02 
 VELO_TO_CAM = "R: 0 -1 0 0 0 -1 1 0 0\nT: -4e-03 -7.6e-02 -2.7e-01\n"
 POSES = "1 0 0 0 0 1 0 0 0 0 1 0\n1 0 0 0.1 0 1 0 0 0 0 1 1.5\n"
 SPLIT = "# a comment\n2011_09_26/2011_09_26_drive_0001_sync 5 l\n\nscene 0-12 lr\nsequence 3 0\n"
+OWN = {
+    "images": "left",
+    "stereo": {"images": "right", "baseline_m": 0.12},
+    "depth": {"images": "depth", "metres_per_unit": 0.001},
+    "mask": "mask.png",
+    "frames_per_second": 10,
+    "camera": "one",
+}
+COLMAP = "# Camera list\n1 OPENCV 640 480 500.5 501 320.5 240 0.1 -0.05 0.001 0.0002\n"
+OPENCV = """%YAML:1.0
+---
+image_width: 640
+image_height: 480
+camera_matrix: !!opencv-matrix
+   rows: 3
+   cols: 3
+   dt: d
+   data: [ 500., 0., 320., 0., 501., 240., 0., 0., 1. ]
+distortion_coefficients: !!opencv-matrix
+   rows: 5
+   cols: 1
+   dt: d
+   data: [ 0.1, -0.05, 0.001, 0., 0. ]
+"""
 SCENES = "1 kitchen_0001a\n2 office_0002b\n"
 FLAGS = """# as in experiments/
 --height 192 --width 640 --frame_ids 0 -1 1
@@ -133,6 +158,18 @@ def flags_file(path: Path) -> None:
 def intrinsics(path: Path) -> None:
     K, (width, height) = read_intrinsics(path)
     assert np.isfinite(K).all() and min(K[0, 0], K[1, 1], width, height) > 0
+
+
+def sequence(path: Path) -> None:
+    one = read_sequence(path.parent)
+    assert np.isfinite(one.K).all() and min(*one.size, one.K[0, 0], one.K[1, 1]) > 0
+    assert all(p is None or p.is_relative_to(path.parent) for p in (one.images, one.partner))
+    assert np.isfinite([one.baseline_m, one.metres_per_unit]).all()
+
+
+def camera_file(path: Path) -> None:
+    lens = read_camera(path, (640, 480))
+    assert np.isfinite(lens.K).all() and np.isfinite(lens.distortion).all()
 
 
 def scenes(path: Path) -> None:
@@ -244,6 +281,9 @@ def all_parsers(folder: Path) -> dict[str, Parser]:
         "jpg": Parser("1.jpg", picture_bytes(colours, "JPEG"), image),
         "raw_depth": Parser("d-1-1.pgm", picture_bytes(kinect, "PPM"), raw_depth),
         "intrinsics": Parser("camera.json", json.dumps(camera).encode(), intrinsics),
+        "sequence": Parser("intrinsics.json", json.dumps(camera | OWN).encode(), sequence),
+        "colmap": Parser("cameras.txt", COLMAP.encode(), camera_file),
+        "opencv": Parser("camera.yaml", OPENCV.encode(), camera_file),
         "scenes": Parser("scenes.txt", SCENES.encode(), scenes),
         "ground_truth": Parser("gt_depths.npz", gt, ground_truth, mended_zip),
         "weights": Parser("depth.pth", torch_bytes(linear), weights, mended_zip),

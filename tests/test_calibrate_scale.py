@@ -233,6 +233,19 @@ def test_the_rig_gives_the_factor_of_stereo(monkeypatch, sample, weights):
     np.testing.assert_allclose(scale.factor * np.array(units), heights_m, rtol=0.05)
 
 
+def test_a_rig_of_ones_own_is_metres_already(monkeypatch, weights, tmp_path, capsys):
+    """In --dataset folder the baseline is in metres, and KITTI's scale would be wrong."""
+    copy = shutil.copytree(weights, tmp_path / "models/weights_0")
+    (copy / "scale.json").unlink(missing_ok=True)
+    (tmp_path / "models/opt.json").write_text(json.dumps({"dataset": "folder"}))
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.png")
+    line = fails(monkeypatch, capsys, "predict", "--image_path", tmp_path / "a.png", "--no_cuda",
+                 "--load_weights_folder", copy, "--pred_metric_depth")  # fmt: skip
+    assert "is the scale of KITTI's rig" in line and "give --metric" in line
+    run(monkeypatch, TOOL, "stereo", "--load_weights_folder", copy)
+    assert read_scale(copy).factor == 1
+
+
 def test_another_rig_gives_another_factor(monkeypatch, weights):
     run(monkeypatch, TOOL, "stereo", "--load_weights_folder", weights, "--baseline_m", 0.12,
         "--baseline_units", 0.5)  # fmt: skip

@@ -25,7 +25,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from camera import Camera  # noqa: E402
-from checkpoint import load_depth_model, read  # noqa: E402
+from checkpoint import load_depth_model, read, training_options  # noqa: E402
 from datasets import (  # noqa: E402
     Benchmark,
     GroundTruth,
@@ -115,7 +115,13 @@ def save(weights: Path, scale: Scale) -> None:
 # The ways -----------------------------------------------------------------------------------------
 
 
-def stereo_command(load_weights_folder: Path, baseline_m: float, baseline_units: float) -> None:
+def stereo_command(
+    load_weights_folder: Path, baseline_m: float | None, baseline_units: float | None
+) -> None:
+    own = training_options(load_weights_folder).get("dataset") == "folder"
+    usual = (1.0, 1.0) if own else (BASELINE_M, MonoDataset.baseline)  # own ones are metres already
+    baseline_m = usual[0] if baseline_m is None else baseline_m
+    baseline_units = usual[1] if baseline_units is None else baseline_units
     demand_positive(baseline_m=baseline_m, baseline_units=baseline_units)
     demand_stereo(load_weights_folder)
     source = f"stereo, baseline {baseline_m:g} m for {baseline_units:g}"
@@ -270,9 +276,15 @@ def main() -> None:
         "Real baseline over the one that the network was trained with.", "stereo",
     )  # fmt: skip
     add_weights(one)
-    one.add_argument("--baseline_m", type=float, default=BASELINE_M, help="real baseline in metres")
     one.add_argument(
-        "--baseline_units", type=float, default=MonoDataset.baseline, help="the one in training"
+        "--baseline_m",
+        type=float,
+        help=f"real baseline in metres (default: {BASELINE_M}; of --dataset folder: what it says)",
+    )
+    one.add_argument(
+        "--baseline_units",
+        type=float,
+        help=f"the one in training (default: {MonoDataset.baseline}; the same)",
     )
     one = commands.add(
         ground_truth_command, "the median ratio to the exported ground truth of a split",
