@@ -51,6 +51,7 @@ setup(
         "jaxtyping>=0.2.34",
         "h5py>=3.10",
         "plyfile>=1.0",
+        "pyyaml>=6.0",
     ],
     extras_require={
         "test": [

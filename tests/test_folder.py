@@ -186,7 +186,7 @@ def test_training_evaluation_and_export(monkeypatch, capsys, own, tmp_path):
     write_camera(own / "drive_0001", mask="mask.png")
     base = ("--dataset", "folder", "--data_path", own)
     run(monkeypatch, "train", *base, *TINY, "--use_stereo", "--num_epochs", 1, "--log_dir",
-        tmp_path)  # fmt: skip
+        tmp_path, "--batch_size", 14)  # fmt: skip
     run(monkeypatch, "export_gt_depth", *base)
     weights = tmp_path / "mdp/models/weights_0"
     run(monkeypatch, "evaluate_depth", *base, "--eval_stereo", "--load_weights_folder", weights,

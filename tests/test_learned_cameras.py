@@ -80,7 +80,7 @@ def test_sequences_with_one_camera_name_share_it(sample, tmp_path):
 def test_training_learns_says_saves_and_resumes(monkeypatch, capsys, sample, tmp_path):
     own = as_folder(sample, tmp_path / "own")
     base = ("--dataset", "folder", "--data_path", own, *TINY, "--learn_intrinsics", "--log_dir",
-            tmp_path, "--learning_rate", 1e-3)  # fmt: skip
+            tmp_path, "--learning_rate", 1e-3, "--batch_size", 14)  # fmt: skip
     run(monkeypatch, "train", *base, "--num_epochs", 1)
     out = capsys.readouterr().out
     assert "camera drive_0001: focal length" in out and "of the one given)" in out

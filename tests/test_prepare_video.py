@@ -588,7 +588,6 @@ NORMALISED = {"fx": 0.525, "fy": 1.1, "cx": 0.4975, "cy": 0.505, "normalised": T
     "name, text, distortion",
     [
         ("c.yaml", None, [0.1, -0.2, 0.001, 0.002, 0.03]),
-        ("c.xml", None, [0.1, -0.2, 0.001, 0.002, 0.03]),
         ("c.json", None, [0.1, -0.2, 0.001, 0.002, 0.03]),
         ("ros.yaml", ROS, [0.1, -0.2, 0.001, 0.002, 0.03]),
         ("ros.yml", "---\n" + ROS, [0.1, -0.2, 0.001, 0.002, 0.03]),
@@ -643,7 +642,7 @@ def test_models_of_colmap_with_one_focal_length(tmp_path, line, focal, distortio
         ("c.txt", "1 RADIAL 400 200 9 9 1 nan 0\n", "its distortion is no number"),
         ("c.yaml", "hello", "cannot be read as a camera file"),
         ("c.yaml", "a: [", "cannot be read as a camera file"),
-        ("c.xml", "<a>", "cannot be read as a camera file"),
+        ("c.xml", "<a>", "is no camera file by its name"),
         ("c.json", "{", "cannot be read as a camera file"),
         ("c.json", '{"fx": 1}', "lacks 'fy'"),
         ("c.yaml", "image_width: 3\n", "holds no camera_matrix"),

@@ -67,7 +67,7 @@ def parser() -> OneLineParser:
         type=Path,
         metavar="FILE",
         help="in place of all others: intrinsics.json, COLMAP's cameras.txt, OpenCV's or ROS's "
-        "calibration (.yaml, .xml, .json)",
+        "calibration (.yaml, .json)",
     )
     add(
         "--distortion",

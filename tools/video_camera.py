@@ -9,8 +9,8 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
+import yaml
 from jaxtyping import Float
 from numpy import ndarray
 from PIL import Image
@@ -31,8 +31,9 @@ COLMAP = {  # models: parameters; the distortion follows the principal point
 }
 COLMAP_CORNER = 0.5  # its pixel centres are there, ours are whole numbers
 OPENCV_COUNTS = (0, 4, 5, 8, 12, 14)  # numbers of its distortion models
-OPENCV_ENDS = (".yml", ".yaml", ".xml", ".json")
-KNOWN = "give an intrinsics.json, COLMAP's cameras.txt, or OpenCV's or ROS's .yaml, .xml or .json"
+OPENCV_ENDS = (".yml", ".yaml", ".json")
+MOST_NUMBERS = 20  # of a matrix or vector
+KNOWN = "give an intrinsics.json, COLMAP's cameras.txt, or OpenCV's or ROS's .yaml or .json"
 SAME_ASPECT = 0.01
 DIAGONAL_35MM = math.hypot(36, 24)
 EXIF_IFD, EQUIVALENT, FOCAL_LENGTH = 0x8769, 41989, 37386
@@ -178,37 +179,23 @@ def colmap_camera(path: Path, text: str) -> Parameters:
 def opencv_camera(path: Path, text: str, size: tuple[int, int]) -> Parameters:
     """K, size and distortion of a file of OpenCV's FileStorage, or of ROS's camera_info.
 
+    Not read by OpenCV, which damaged files can crash.
+
     Raises:
         UserError: it is no such file, lacks a part, or describes a fisheye.
     """
-    if path.suffix.lower() in (".yml", ".yaml") and not text.startswith("%YAML"):
-        text = "%YAML:1.0\n---\n" + re.sub(r"\A---[^\n]*\n", "", text.lstrip())
+    text = re.sub(r"\A%YAML:?[^\n]*\n", "", text.lstrip()).replace("!!opencv-matrix", "")
     try:
-        storage = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
-        found = {name.lower().replace("_", ""): name for name in storage.root().keys()}
-    except (cv2.error, SystemError):
-        raise UserError(f"{path}: cannot be read as a camera file; {KNOWN}") from None
-
-    def numbers(*names: str) -> list[float]:
-        """Numbers of the first of these that is there."""
-        for name in names:
-            if name in found:
-                node = storage.getNode(found[name])
-                data = node.getNode("data") if node.isMap() else node
-                if data.isSeq():
-                    parts = [data.at(i) for i in range(data.size())]
-                else:
-                    parts = [data]
-                return [p.real() if p.isReal() or p.isInt() else math.nan for p in parts]
-        return []
-
-    model = "distortionmodel"
-    if model in found and storage.getNode(found[model]).string() in ("equidistant", "fisheye"):
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError, OverflowError):
+        values = None
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: cannot be read as a camera file; {KNOWN}")
+    found = {str(name).lower().replace("_", ""): value for name, value in values.items()}
+    if found.get("distortionmodel") in ("equidistant", "fisheye"):
         raise UserError(f"{path}: is the camera of a fisheye lens; undistort the frames before")
-    K, distortion = (
-        numbers("cameramatrix", "k"),
-        numbers("distortioncoefficients", "distcoeffs", "d"),
-    )
+    K = numbers(found, "cameramatrix", "k")
+    distortion = numbers(found, "distortioncoefficients", "distcoeffs", "d")
     if len(K) != 9:
         raise UserError(f"{path}: holds no camera_matrix of 3 x 3 numbers; {KNOWN}")
     if len(distortion) not in OPENCV_COUNTS:
@@ -216,12 +203,27 @@ def opencv_camera(path: Path, text: str, size: tuple[int, int]) -> Parameters:
             f"{path}: has {len(distortion)} distortion_coefficients; OpenCV's models have "
             f"{', '.join(map(str, OPENCV_COUNTS[1:]))}"
         )
-    width, height = numbers("imagewidth", "width"), numbers("imageheight", "height")
-    sizes = [*width, *height]
+    sizes = numbers(found, "imagewidth", "width") + numbers(found, "imageheight", "height")
     if len(sizes) == 2 and np.isfinite(sizes).all():
         size = (int(sizes[0]), int(sizes[1]))
     matrix = np.array(K).reshape(3, 3)
     return camera_like(matrix), size, np.array(distortion)
+
+
+def numbers(values: dict[str, Any], *names: str) -> list[float]:
+    """Numbers of the first of these names that is there, or of its `data`; NaN for what is none."""
+    value = next((values[name] for name in names if name in values), [])
+    value = value.get("data", []) if isinstance(value, dict) else value
+    items = value if isinstance(value, list) else [value]
+    return [number(item) for item in items[:MOST_NUMBERS]]
+
+
+def number(item: Any) -> float:
+    """A number of a file, 5e-3 and 5. too, which YAML 1.1 takes for words; NaN where it is none."""
+    try:
+        return math.nan if isinstance(item, bool) else float(item)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def camera_like(K: Float[ndarray, "3 3"]) -> Float[ndarray, "3 3"]:
