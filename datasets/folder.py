@@ -256,7 +256,8 @@ def read_sequence(folder: Path) -> Sequence:
         given.folder("mask") if "mask" in values else None,
         given.number("frames_per_second", 0.0) or None,
     )
-    given.passed("about")
+    for name in ("about", "camera", "mask"):
+        given.passed(name)
     for part in filter(None, (given, stereo, depth)):
         part.demand_known()
     if stereo and sequence.baseline_m == 0:
@@ -328,7 +329,7 @@ class Given:
         return Given(self.path, value, f"{name}.")
 
     def passed(self, name: str) -> None:
-        """A name whose value may be anything."""
+        """A name that may be there; `about` holds anything."""
         self._taken.add(name)
 
     def demand_known(self) -> None:
