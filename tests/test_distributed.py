@@ -200,6 +200,7 @@ def test_when_one_process_hangs_the_other_ends_within_a_minute(flags, tmp_path):
     assert "Traceback" not in err and "another process of this training" in err
 
 
+@pytest.mark.slow
 def test_both_stop_when_asked_and_go_on_together(flags, tmp_path):
     places = ["--log_dir", tmp_path, "--save_frequency", 10000]
     processes = start_all(2, *flags, *places, "--num_epochs", 10000)
@@ -239,6 +240,7 @@ def test_stopped_and_resumed_together_they_end_with_the_same_weights(flags, tmp_
             assert same, f"{name} {key}"
 
 
+@pytest.mark.slow
 def test_a_mistake_in_one_process_ends_both_in_one_line(flags, tmp_path):
     (_, err, status), (_, err2, status2) = finish(
         start_all(2, *flags, "--log_dir", tmp_path, "--learning_rate", "1e30")
