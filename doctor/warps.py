@@ -55,12 +55,11 @@ class Warped(NamedTuple):
         return float(self.error[self.counts].mean() / max(self.still[self.counts].mean(), 1e-6))
 
 
-def disparity(left: UInt8[ndarray, "H W"], right: UInt8[ndarray, "H W"]) -> Float[ndarray, "H W"]:
-    """Columns by which the right image's points lie left of the left one's, 0 = not found."""
-    reach = 16 * max(round(WIDEST * left.shape[1] / 16), 1)
-    matcher = cv2.StereoSGBM_create(
+def stereo_matcher(disparities: int) -> cv2.StereoSGBM:
+    """OpenCV's semi-global matching of rectified grey images, for so many columns of disparity."""
+    return cv2.StereoSGBM_create(
         minDisparity=0,
-        numDisparities=reach,
+        numDisparities=disparities,
         blockSize=5,
         P1=8 * 25,
         P2=32 * 25,
@@ -70,6 +69,12 @@ def disparity(left: UInt8[ndarray, "H W"], right: UInt8[ndarray, "H W"]) -> Floa
         speckleRange=2,
         mode=cv2.STEREO_SGBM_MODE_SGBM_3WAY,
     )
+
+
+def disparity(left: UInt8[ndarray, "H W"], right: UInt8[ndarray, "H W"]) -> Float[ndarray, "H W"]:
+    """Columns by which the right image's points lie left of the left one's, 0 = not found."""
+    reach = 16 * max(round(WIDEST * left.shape[1] / 16), 1)
+    matcher = stereo_matcher(reach)
     wide = [
         cv2.copyMakeBorder(image, 0, 0, reach, 0, cv2.BORDER_REPLICATE) for image in (left, right)
     ]

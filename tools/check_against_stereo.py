@@ -11,7 +11,6 @@ between 1 and 80 m, below a given row.
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -19,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from checkpoint import load_depth_model  # noqa: E402
 from datasets import Frame, KITTIOdom, in_unit_range, read_image  # noqa: E402
+from doctor.warps import stereo_matcher  # noqa: E402
 from layers import disp_to_depth  # noqa: E402
 from metrics import Protocol, score_depth, summarise  # noqa: E402
 from utils import OneLineParser, run_script  # noqa: E402
@@ -28,19 +28,7 @@ BASELINE_M = 0.54
 
 def stereo_depth(left: np.ndarray, right: np.ndarray, focal: float) -> np.ndarray:
     """Depth [H W] in metres of the left view, 0 where the matching is not sure."""
-    matcher = cv2.StereoSGBM_create(
-        minDisparity=0,
-        numDisparities=128,
-        blockSize=5,
-        P1=8 * 25,
-        P2=32 * 25,
-        disp12MaxDiff=1,
-        uniquenessRatio=10,
-        speckleWindowSize=100,
-        speckleRange=2,
-        mode=cv2.STEREO_SGBM_MODE_SGBM_3WAY,
-    )
-    disparity = matcher.compute(left, right).astype(np.float32) / 16
+    disparity = stereo_matcher(128).compute(left, right).astype(np.float32) / 16
     depth = np.zeros_like(disparity)
     depth[disparity > 0] = focal * BASELINE_M / disparity[disparity > 0]
     return depth
