@@ -167,13 +167,15 @@ class NotedSignals:
 def noted_signals() -> Iterator[NotedSignals]:
     """In the block, SIGTERM and SIGINT are noted instead of obeyed; the second one is obeyed.
 
-    Only a main thread can have it so; in others they act as ever.
+    Only a main thread can have it so; in others they act as ever. One that was ignored before, as
+    SIGINT is in a shell script's background, stays ignored.
     """
     noted = NotedSignals()
     if threading.current_thread() is not threading.main_thread():
         yield noted
         return
     before = {which: signal.getsignal(which) for which in (signal.SIGTERM, signal.SIGINT)}
+    before = {which: handler for which, handler in before.items() if handler != signal.SIG_IGN}
 
     def restore() -> None:
         for which, handler in before.items():

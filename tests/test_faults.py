@@ -17,7 +17,9 @@ import torch
 from scripts import TINY, fails, run, write_split
 
 import building
+import checkpoint
 from datasets import Frame, GroundTruth, KITTIRaw
+from networks import Monodepth
 from options import TrainOptions, parse
 from states import read_state
 from trainer import Trainer
@@ -150,11 +152,10 @@ def test_files_that_may_not_be_read_are_named(monkeypatch, capsys, sample, tmp_p
 
 
 @pytest.fixture(scope="module")
-def weights(flags, tmp_path_factory):
+def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
-    with pytest.MonkeyPatch.context() as patch:
-        run(patch, "train", *flags, "--log_dir", folder, "--num_epochs", 1)
-    return folder / "mdp/models/weights_0"
+    checkpoint.save_weights(folder, Monodepth(frame_ids=(0, -1, 1)), 64, 64, False)
+    return folder
 
 
 @pytest.mark.parametrize(

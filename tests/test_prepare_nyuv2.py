@@ -1,6 +1,7 @@
 """From NYUv2's official files, made up here, to training data and a scored model."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -283,6 +284,7 @@ def trained(labelled, split, tmp_path_factory):
     done = subprocess.run(
         [*map(str, command)], cwd=ROOT, capture_output=True, text=True, check=True
     )
+    shutil.rmtree(folder / "mdp" / "states")
     with pytest.MonkeyPatch.context() as patch:
         run(patch, "export_gt_depth", "--dataset", "nyuv2", "--data_path", labelled, "--split",
             split)  # fmt: skip

@@ -1,5 +1,6 @@
 """A run that is stopped, killed or met by bad files goes on as if nothing had been."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -44,7 +45,9 @@ def uninterrupted(flags, tmp_path_factory):
     """Weights of a run that nothing happened to (one thread, as where it is killed)."""
     folder = tmp_path_factory.mktemp("whole")
     finished(start(flags, folder))
-    return weights(folder)
+    kept = weights(folder)
+    shutil.rmtree(folder)  # all its states are 2 GB
+    return kept
 
 
 def start(flags, folder, *more):
@@ -199,13 +202,28 @@ def test_a_killed_loader_ends_the_run_in_one_line(flags, tmp_path):
     assert "a process that loads data was killed" in err and "last state: " in err
 
 
+@contextlib.contextmanager
+def interrupts_by(handler):
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_a_second_signal_is_obeyed():
-    with noted_signals() as noted:
+    with interrupts_by(signal.default_int_handler), noted_signals() as noted:
         os.kill(os.getpid(), signal.SIGINT)
         assert noted.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
+
+
+def test_a_signal_ignored_before_stays_ignored():
+    with interrupts_by(signal.SIG_IGN), noted_signals() as noted:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert noted.received is None
 
 
 @pytest.fixture
