@@ -27,7 +27,7 @@ class Signs(NamedTuple):
     Attributes:
         contrast: standard deviation of the disparity over its mean.
         moved: share of pixels that some warped source explains better than the unwarped ones.
-        holes: share of the image's lower third that is ten times as far as that third's median.
+        holes: share of the image's lower third that is `HOLE` times as far as that third's median.
         shift: the largest predicted translation over the median depth.
         turn: the largest predicted rotation in radians.
     """
@@ -69,8 +69,10 @@ def rotation_angle(R: Tensor) -> Tensor:
 
 
 def warnings_of(signs: list[Signs]) -> list[str]:
-    """One line for each known failure that most samples show: what, why probably, and where the
-    way out is described."""
+    """One line for each known failure: what, why probably, and where the way out is described.
+
+    Judged are the medians over the samples, and the mean share of holes.
+    """
     columns = np.array(signs, float).reshape(-1, len(Signs._fields)).T
     seen = [
         float(np.median(c[~np.isnan(c)])) if (~np.isnan(c)).any() else math.nan for c in columns
@@ -91,8 +93,8 @@ def warnings_of(signs: list[Signs]) -> list[str]:
         )
     if holes > MOST_HOLES:
         lines.append(
-            f"{holes:.1%} of the images' lower parts are holes, ten times as far as what is around "
-            "them: things that move as the camera does, or ground without texture; "
+            f"{holes:.1%} of the images' lower parts are holes, {HOLE:g} times as far as what is "
+            "around them: things that move as the camera does, or ground without texture; "
             f"{PAGE}#holes-of-infinite-depth"
         )
     if shift < LEAST_SHIFT:

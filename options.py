@@ -163,7 +163,7 @@ class ModelOptions(Options):
     )
 
     learn_intrinsics: bool = flag(
-        False, "learn the focal length of each sequence's camera, starting from the one given"
+        False, "learn the focal length of each camera, starting from the one given (approximate)"
     )
 
     def check(self) -> None:

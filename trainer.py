@@ -89,7 +89,8 @@ class Trainer:
         )
         self.model = build_model(options, len(train.cameras))
         val.cameras = train.cameras  # what is learnt of them holds for validation, too
-        self.cameras = {name: train.camera_of(name) for name in train.cameras}
+        if options.learn_intrinsics:
+            self.cameras = {name: train.camera_of(name) for name in train.cameras}
         self.loss = build_loss(options)
         if options.loaded and not resumed:
             checkpoint.load_weights(options.load_weights_folder, self.model, options.loaded)
@@ -395,22 +396,21 @@ class Trainer:
                 shutil.rmtree(models / f"weights_{number}")
 
     def _learned_cameras(self) -> dict[str, dict[str, float]]:
-        """The cameras as intrinsics.json has them, in pixels of the network's input."""
-        size = {"width": self.options.width, "height": self.options.height}
+        """The cameras as intrinsics.json has them, in pixels of the images."""
         learned = {}
-        for (name, K), zoom in zip(
-            self.cameras.items(), self.model.cameras.zoom.tolist(), strict=True
-        ):
+        zooms = self.model.cameras.zoom.tolist()
+        for (name, (K, size)), zoom in zip(self.cameras.items(), zooms, strict=True):
             fx, fy, cx, cy = K[0, 0], K[1, 1], K[0, 2], K[1, 2]
             numbers = {"fx": zoom * fx, "fy": zoom * fy, "cx": cx, "cy": cy}
-            learned[name] = {key: round(float(value), 4) for key, value in numbers.items()} | size
+            learned[name] = {key: round(float(value), 4) for key, value in numbers.items()}
+            learned[name] |= {"width": size[0], "height": size[1]}
         return learned
 
     def _say_cameras(self) -> None:
         """What is learnt of the cameras so far, in TensorBoard and in a line each."""
         for name, camera in self._learned_cameras().items():
             self.logger.scalars("train", {f"focal_length/{name}": camera["fx"]}, self.step)
-            given = self.cameras[name][0, 0].item()
+            given = self.cameras[name][0][0, 0]
             self.progress.say(
                 f"  camera {name}: focal length {camera['fx']:.1f} px of {camera['width']} "
                 f"({camera['fx'] / given:.3f} of the one given)"

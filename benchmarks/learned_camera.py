@@ -15,14 +15,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from datasets.intrinsics import resize_K  # noqa: E402
 from datasets.kinect import COLOUR_K, HEIGHT, WIDTH  # noqa: E402
-from datasets.mono_dataset import resize_K  # noqa: E402
 from tools.make_split import make_split  # noqa: E402
 from tools.prepared import claim  # noqa: E402
 from tools.render import pixel_rays, render  # noqa: E402
 from tools.sample_files import developed  # noqa: E402
 from tools.scenery import Setting, room  # noqa: E402
-from utils import OneLineParser, atomic_write, in_parallel, run_script  # noqa: E402
+from utils import OneLineParser, UserError, atomic_write, in_parallel, run_script  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZE = (256, 192)
@@ -73,12 +73,15 @@ def learned(data: Path, work: Path, stride: int, epochs: int) -> float:
 
 def main() -> None:
     parser = OneLineParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--work", type=Path, default=Path("demo/learned_camera"))
+    default = Path("demo/learned_camera")
+    parser.add_argument("--work", type=Path, default=default, help="folder to work in")
     parser.add_argument("--rotation", type=float, default=4.0, help="of the camera, as make_sample")
     parser.add_argument("--wrong", type=float, default=1.2, help="times the true focal length")
     parser.add_argument("--stride", type=int, default=2, help="N of --frame_ids 0 -N N")
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, default=30, help="of the training")
     given = parser.parse_args()
+    if given.epochs < 1:
+        raise UserError(f"--epochs {given.epochs}: give 1 or more")
     torch.set_num_threads(1)
     name = f"rotation_{given.rotation:g}_wrong_{given.wrong:g}_stride_{given.stride}"
     work = given.work / name

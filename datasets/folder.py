@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -14,7 +15,8 @@ from metrics import Protocol
 from utils import UserError, read_lines
 
 from .images import NO_IMAGE, read_depth_image, read_image
-from .mono_dataset import MonoDataset, demand_camera
+from .intrinsics import demand_camera, in_pixels, pinhole
+from .mono_dataset import EXTENSIONS, MonoDataset
 from .splits import Frame
 
 CAMERA_FILE = "intrinsics.json"
@@ -22,6 +24,7 @@ NUMBERED = re.compile(r"(?:.*\D)?(\d+)", re.ASCII | re.DOTALL)  # stems of frame
 LARGEST_NUMBER = 9_999_999_999  # what split lines can say
 CAMERA_KEYS = ("fx", "fy", "cx", "cy")
 WAY_OUT = "tools/prepare_video.py writes it, docs/own_data.md says what is in it"
+BLACK = 128  # of 255: what is darker in a mask is black; JPEG and brushes make soft edges
 METRIC = Protocol("own depth", (0.0, np.inf), (1e-3, 80.0), stereo_scale=1.0)
 
 
@@ -158,7 +161,7 @@ docs/own_data.md says what makes such a folder."""
             return
         try:
             with Image.open(sequence.mask) as image:
-                pixels = np.asarray(image.convert("L")) > 0
+                pixels = np.asarray(image.convert("L")) >= BLACK
         except FileNotFoundError:
             raise UserError(
                 f"{sequence.mask}: no such mask; make it, or take it out of {CAMERA_FILE}"
@@ -227,15 +230,8 @@ def read_sequence(folder: Path) -> Sequence:
     if not isinstance(values, dict):
         raise UserError(f"{path}: holds no names with values; {WAY_OUT}")
     given = Given(path, values)
-    fx, fy, cx, cy = (given.number(name) for name in CAMERA_KEYS)
-    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
     images = given.folder("images", ".")
-    if given.flag("normalised"):
-        sizes = [given.number(name, 0.0) for name in ("width", "height")]
-        size = tuple(map(int, sizes)) if all(sizes) else first_size(images)
-        K = np.diag([*size, 1.0]) @ K
-    else:
-        size = int(given.number("width")), int(given.number("height"))
+    K, size = given.camera(lambda: first_size(images))
     demand_camera(path, K, *size)
     if not (0 <= K[0, 2] < size[0] and 0 <= K[1, 2] < size[1]):
         raise UserError(
@@ -254,20 +250,17 @@ def read_sequence(folder: Path) -> Sequence:
         depth and depth.folder("images"),
         depth.number("metres_per_unit") if depth else 0.0,
         given.folder("mask") if "mask" in values else None,
-        given.number("frames_per_second", 0.0) or None,
+        given.number("frames_per_second") if "frames_per_second" in values else None,
     )
-    for name in ("about", "camera", "mask"):
+    for name in ("about", "camera", "mask", "frames_per_second"):
         given.passed(name)
     for part in filter(None, (given, stereo, depth)):
         part.demand_known()
     if stereo and sequence.baseline_m == 0:
         raise UserError(f"{path}: a baseline_m of 0 is no stereo pair")
-    for value, name in (
-        (sequence.metres_per_unit, "metres_per_unit"),
-        (sequence.frames_per_second or 0.0, "frames_per_second"),
-    ):
-        if value < 0 or (value == 0 and depth and name == "metres_per_unit"):
-            raise UserError(f"{path}: {name} {value:g} must be above 0")
+    for part, name in ((given, "frames_per_second"), (depth, "metres_per_unit")):
+        if part and name in part.values and part.number(name) <= 0:
+            raise UserError(f"{path}: {name} {part.number(name):g} must be above 0")
     return sequence
 
 
@@ -319,6 +312,21 @@ class Given:
         self._demand(good, name, "a path inside the folder of the sequence")
         return self.path.parent / value
 
+    def camera(
+        self, size: Callable[[], tuple[int, int]]
+    ) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
+        """K in pixels of images of the (width, height) beside it.
+
+        Args:
+            size: finds out that of a normalised camera that does not say it.
+        """
+        K = pinhole(*(self.number(name) for name in CAMERA_KEYS))
+        if not self.flag("normalised"):
+            return K, (int(self.number("width")), int(self.number("height")))
+        given = tuple(int(self.number(name, 0.0)) for name in ("width", "height"))
+        given = given if all(given) else size()
+        return in_pixels(K, given), given
+
     def part(self, name: str) -> "Given | None":
         """An object inside, if it is there."""
         self._taken.add(name)
@@ -348,7 +356,7 @@ def first_size(folder: Path) -> tuple[int, int]:
     Raises:
         UserError: there is none, or it cannot be read.
     """
-    names = numbered_files(folder, (".jpg", ".png", ".jpeg"))
+    names = numbered_files(folder, EXTENSIONS)
     if not names:
         raise UserError(f"{folder}: holds no JPEG or PNG whose name ends in a number; {WAY_OUT}")
     return read_image(folder / names[min(names)]).size

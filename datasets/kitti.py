@@ -9,7 +9,8 @@ from metrics import Protocol, garg_crop
 from utils import UserError, read_lines
 
 from .images import read_depth_image, read_image
-from .mono_dataset import MonoDataset, demand_camera
+from .intrinsics import demand_camera
+from .mono_dataset import MonoDataset
 from .splits import Frame
 from .velodyne import (
     DepthAxis,

@@ -12,6 +12,7 @@ from metrics import Protocol
 from utils import UserError, atomic_write, read_lines
 
 from .images import read_depth_image, read_image
+from .intrinsics import demand_camera
 from .kitti import (
     CAMERA,
     IMPROVED_SOURCE,
@@ -19,7 +20,7 @@ from .kitti import (
     STEREO_SCALE,
     KITTIDepth,
 )
-from .mono_dataset import MonoDataset, demand_camera
+from .mono_dataset import MonoDataset
 from .splits import Frame
 
 SELECTION = "val_selection_cropped"

@@ -17,10 +17,11 @@ from metrics import Crop, Protocol, full_frame
 from utils import UserError
 
 from .images import read_image, read_pixels, resize_fast
+from .intrinsics import crop_K, in_pixels, pinhole, resize_K
 from .jitter import ColorJitter
 from .splits import Frame
 
-LARGEST_SIZE = 100_000  # pixels of an image's side
+EXTENSIONS = (".jpg", ".png", ".jpeg")  # of frames; of one frame, the first is taken
 OTHER_SIDE = {"l": "r", "r": "l"}
 Intrinsics = Literal["nominal", "calib"]
 
@@ -78,7 +79,7 @@ class MonoDataset(Dataset):
         self.frame_ids = tuple(frame_ids)
         self.use_stereo = use_stereo
         self.augment = augment
-        self.extensions = (".png",) if png else (".jpg", ".png", ".jpeg")
+        self.extensions = (".png",) if png else EXTENSIONS
         self.intrinsics = intrinsics
         self.with_depth = with_depth
         self.input_crop = input_crop or self.input_crop
@@ -188,10 +189,9 @@ class MonoDataset(Dataset):
         path = self.depth_path(self.frames[i])
         return self.read_depth(self.frames[i]) if path is not None and path.is_file() else None
 
-    def camera_of(self, name: str) -> Float[Tensor, "3 3"]:
-        """Intrinsics, in pixels of the network's input, of one of `cameras`."""
-        frame = next(frame for frame in self.frames if self.camera_name(frame) == name)
-        return self._cameras[self._recording(frame)]
+    def camera_of(self, name: str) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
+        """Intrinsics of one of `cameras` in pixels of its images, and their (width, height)."""
+        return self._image_camera(next(f for f in self.frames if self.camera_name(f) == name))
 
     def try_ground_truth(self) -> None:
         """Read the first ground truth of each recording, so that a bad file shows at the start.
@@ -293,50 +293,26 @@ class MonoDataset(Dataset):
         """The key under which a frame's camera is kept."""
         return frame._replace(index=0) if self.one_camera_per_recording else frame
 
+    def _image_camera(self, frame: Frame) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
+        """Intrinsics in pixels of images of a (width, height), before any is cut or resized."""
+        if self.intrinsics == "nominal" and self.nominal_K is not None:
+            size = read_image(self.find_image(frame)).size
+            return in_pixels(pinhole(*self.nominal_K), size), size
+        return self.calibrated_K(frame)
+
     def _camera(self, frame: Frame) -> Float[Tensor, "3 3"]:
         """Intrinsics in pixels at the network's input size."""
         new_size = (self.width, self.height)
-        if self.intrinsics == "nominal" and self.nominal_K is not None:
-            fx, fy, cx, cy = self.nominal_K
-            K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-            if self.input_crop is None:
-                return torch.tensor(np.diag([*new_size, 1]) @ K, dtype=torch.float32)
-            size = read_image(self.find_image(frame)).size
-            K = np.diag([*size, 1]) @ K
-        else:
-            K, size = self.calibrated_K(frame)
+        nominal = self.intrinsics == "nominal" and self.nominal_K is not None
+        if nominal and self.input_crop is None:  # as published: without regard to pixel centres
+            K = in_pixels(pinhole(*self.nominal_K), new_size)
+            return torch.tensor(K, dtype=torch.float32)
+        K, size = self._image_camera(frame)
         if self.input_crop is not None:
             rows, columns = self.input_crop(size[1], size[0])
             K = crop_K(K, columns.start, rows.start)
             size = (columns.stop - columns.start, rows.stop - rows.start)
         return torch.tensor(resize_K(K, size, new_size), dtype=torch.float32)
-
-
-def crop_K(K: Float[np.ndarray, "3 3"], left: int, top: int) -> Float[np.ndarray, "3 3"]:
-    """Intrinsics after that many columns and rows are cut off."""
-    return K - np.array([[0, 0, left], [0, 0, top], [0, 0, 0]])
-
-
-def resize_K(
-    K: Float[np.ndarray, "3 3"], size: tuple[int, int], new_size: tuple[int, int]
-) -> Float[np.ndarray, "3 3"]:
-    """Intrinsics after an image of `size` (width, height) is resized to `new_size`.
-
-    Pixel centres are integers, so the image's corner is at -0.5 and stays there.
-    """
-    x, y = new_size[0] / size[0], new_size[1] / size[1]
-    return np.array([[x, 0, x / 2 - 0.5], [0, y, y / 2 - 0.5], [0, 0, 1]]) @ K
-
-
-def demand_camera(path: Path, K: Float[np.ndarray, "3 3"], width: int, height: int) -> None:
-    """Refuse a calibration that is no camera: focal lengths and size must be positive.
-
-    Raises:
-        UserError: naming the file.
-    """
-    good = all(1 < size < LARGEST_SIZE for size in (width, height))
-    if not (good and min(K[0, 0], K[1, 1], K[2, 2]) > 0 and np.isfinite(K).all()):
-        raise UserError(f"{path}: describes no camera (wrong focal length or size)")
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from metrics import Protocol
 from utils import UserError, read_lines
 
 from .images import read_depth_image
+from .intrinsics import demand_camera, pinhole
 from .kinect import COLOUR_K, HEIGHT, MAX_DEPTH_M, WIDTH
-from .mono_dataset import MonoDataset, demand_camera
+from .mono_dataset import MonoDataset
 from .splits import Frame
 
 LABELLED_IMAGES = 1449
@@ -227,7 +228,7 @@ def read_intrinsics(path: Path) -> tuple[Float[np.ndarray, "3 3"], tuple[int, in
         raise UserError(
             f"{path}: does not hold the numbers of a camera: {', '.join(names)}"
         ) from None
-    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    K = pinhole(fx, fy, cx, cy)
     demand_camera(path, K, width, height)
     return K, (width, height)
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from datasets import Frame
+from datasets import Frame, VideoFolder
 
 from .frames import Camera, Reader
 from .report import Finding
@@ -63,7 +63,7 @@ def check_sizes(reader: Reader, frames: list[Frame]) -> list[Finding]:
         fix = f"write width, height, and K times {factor:.3g} as of these images"
     else:
         fix = "write the camera of these images: cropping moves cx and cy, resizing scales all"
-    own = hasattr(reader.dataset, "sequence")  # the camera is written beside the images
+    own = isinstance(reader.dataset, VideoFolder)  # the camera is written beside the images
     severity = "fault" if own or not resized else "warning"
     return [Finding(severity, "image size", what, fix)]
 
@@ -82,14 +82,13 @@ def check_camera(reader: Reader, frame: Frame) -> list[Finding]:
     if dataset.intrinsics == "nominal" and dataset.nominal_K is not None:
         nominal = reader.nominal_camera(frame)
         findings += check_nominal(known, nominal)
-    sequence = getattr(dataset, "sequence", None)
-    if sequence is not None and sequence(frame.folder).guessed:
+    if isinstance(dataset, VideoFolder) and dataset.sequence(frame.folder).guessed:
         findings.append(
             Finding(
                 "notice",
                 CHECK,
                 "the camera is a guess",
-                "calibrate it, or train with --learn_intrinsics",
+                "calibrate it; --learn_intrinsics is a makeshift (docs/own_data.md)",
             )
         )
     return findings

@@ -13,7 +13,7 @@ from .motion_checks import same
 from .report import Finding, Picture
 from .steps import Run, track
 from .stereo_checks import warp_pictures
-from .warps import FEWEST_POINTS, Pose, Warped, pose_of, stereo_depth, warp_test
+from .warps import FEWEST_POINTS, Pose, Warped, pose_of, warp_test
 
 CHECK = "depth"
 MEDIAN_M = 0.2, 100.0  # of what cameras look at
@@ -112,10 +112,7 @@ def check_scale(reader: Reader, frames: list[Frame]) -> list[Finding]:
         depth = reader.depth(frame) if reader.grey(frame) is not None else None
         if partner is None or depth is None or reader.grey(partner) is None:
             continue
-        focal = float(reader.camera(frame)[0, 0])
-        other = stereo_depth(
-            reader.grey(frame), reader.grey(partner), focal, reader.baseline_m(frame)
-        )
+        other = reader.stereo_depth(frame, partner)
         both = (depth > 0) & (other > 0)
         if both.sum() > FEWEST_STEREO:
             ratios.append(np.median(depth[both] / other[both]))
@@ -181,8 +178,7 @@ class Geometry:
         if partner is None or reader.grey(partner) is None:
             return None
         self.by_stereo = True
-        focal, baseline = float(reader.camera(frame)[0, 0]), reader.baseline_m(frame)
-        return stereo_depth(reader.grey(frame), reader.grey(partner), focal, baseline)
+        return reader.stereo_depth(frame, partner)
 
 
 def far_pairs(runs: list[Run], most: int) -> list[tuple[Frame, Frame]]:

@@ -1,5 +1,6 @@
 """The examination of a data set: what is looked at, in which order, within which time."""
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from .fitting import check_fit
 from .frames import Place, Reader, runs, sequences, spread, stride_of
 from .order import CHECK, check_order
 from .pictures import motion_pictures
-from .report import Finding, Picture, Report, SequenceReport, summed_up
+from .report import SEVERITIES, Finding, Picture, Report, SequenceReport, summed_up
 from .steps import Run, measure
 
 RUN = 12  # frames in a row: enough to see their order and rhythm
@@ -55,8 +56,6 @@ class Watched(NamedTuple):
 
 def examine(
     dataset: MonoDataset,
-    frame_ids: tuple[int, ...] | None = None,
-    use_stereo: bool | None = None,
     seconds: float | None = None,
     frames: int = 200,
     num_workers: int = 0,
@@ -65,7 +64,6 @@ def examine(
     """Look for what spoils self-supervised training on a data set.
 
     Args:
-        frame_ids, use_stereo: of training; those of the data set unless given.
         seconds: look at as much as fits into so long, from all over the data; None looks at
             up to `frames` frames of each sequence, with threads and a progress bar.
         num_workers: threads, -1 for one per core.
@@ -74,9 +72,7 @@ def examine(
     It does not raise for odd data, which become findings, and uses no random numbers.
     """
     deadline = Deadline(seconds)
-    frame_ids = dataset.frame_ids if frame_ids is None else frame_ids
-    use_stereo = dataset.use_stereo if use_stereo is None else use_stereo
-    stride = stride_of(frame_ids)
+    stride = stride_of(dataset.frame_ids)
     reader = Reader(dataset)
     watched = [
         Watched(place, numbers, [], [], [], SequenceReport(" ".join(place), len(numbers)))
@@ -107,7 +103,7 @@ def examine(
     def judge(one: Watched) -> None:
         if one.measured and not deadline.passed():
             pictures = any(one is some for some in watched[:illustrated])
-            examine_sequence(reader, one, stride, use_stereo, deadline, pictures)
+            examine_sequence(reader, one, stride, deadline, pictures)
 
     order = [watched[i] for i in spread(len(watched))]
     if seconds is None and len(order) > 1:
@@ -120,7 +116,7 @@ def examine(
     findings = cameras.check_files(reader) + summed_up(found, weights, MAY_DIFFER)
     if dataset.left_out:
         findings.append(Finding("notice", "neighbours", dataset.left_out))
-    findings.sort(key=lambda finding: ("fault", "warning", "notice").index(finding.severity))
+    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Report(findings, [one.report for one in watched], deadline.spent)
 
 
@@ -147,12 +143,12 @@ def examine_sequence(
     reader: Reader,
     one: Watched,
     stride: int,
-    use_stereo: bool,
     deadline: Deadline,
     pictures: bool,
 ) -> None:
     """All checks of a sequence whose runs are measured."""
     seen, quick = one.seen, deadline.seconds is not None
+    use_stereo = reader.dataset.use_stereo
     looked_at = list(dict.fromkeys(frame for run in seen for frame in run.frames))
     views = [looked_at[i] for i in spread(len(looked_at))][: QUICK_VIEWS if quick else VIEWS]
 
@@ -216,10 +212,10 @@ def describe(one: Watched, seen: list[Run], looked_at: int) -> None:
         (step.first.index, step.flow_px, step.parallax_px, step.found) for step in steps
     )
     if steps:
-        medians = {
+        measured = {
             "flow_px": [step.flow_px for step in steps],
             "parallax_px": [step.parallax_px for step in steps],
             "found": [step.found for step in steps],
         }
-        for name, values in medians.items():
-            one.report.numbers[name] = round(sorted(values)[len(values) // 2], 3)
+        for name, values in measured.items():
+            one.report.numbers[name] = round(statistics.median(values), 3)

@@ -11,12 +11,15 @@ from numpy import ndarray
 
 from datasets import Frame, MonoDataset, read_image
 from datasets.images import depth_of_points
+from datasets.intrinsics import in_pixels, pinhole, resize_K
 from datasets.kitti import STEREO_SCALE
-from datasets.mono_dataset import OTHER_SIDE, resize_K
+from datasets.mono_dataset import OTHER_SIDE
 from utils import UserError
 
+from .warps import stereo_depth
+
 WIDTH = 640  # of images whose pixels motion is given in: what is usual in training
-KEPT = 48  # images in memory
+KEPT = 48  # images that are remembered, and as many depth maps and cameras
 DENSE = 0.3  # share of pixels with depth from which on a depth image may be shrunk like one
 
 Place = tuple[str, str]  # folder and side
@@ -32,7 +35,8 @@ class Camera(NamedTuple):
 class Reader:
     """Reads frames of a data set at no more than `WIDTH` columns and remembers the last ones.
 
-    `unreadable` holds what could not be read, by its path. The data set stays as it is.
+    `unreadable` says of each frame (or `depth of <frame>`) that cannot be read why. The data set
+    stays as it is.
     """
 
     def __init__(self, dataset: MonoDataset):
@@ -96,9 +100,8 @@ class Reader:
         """The camera that the data set publishes, in pixels of a frame."""
         if frame not in self.sizes:
             self.grey(frame)
-        fx, fy, cx, cy = self.dataset.nominal_K
         size = self.sizes[frame]
-        return Camera(np.diag([*size, 1.0]) @ np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]), size)
+        return Camera(in_pixels(pinhole(*self.dataset.nominal_K), size), size)
 
     def _camera(self, frame: Frame) -> Float[ndarray, "3 3"]:
         """Intrinsics in pixels of the images that are measured, as training scales them."""
@@ -120,6 +123,12 @@ class Reader:
         scale = STEREO_SCALE if protocol is None else (protocol.stereo_scale or 1.0)
         baseline = self.dataset.baseline_of(frame) * scale
         return baseline if frame.side == "l" else -baseline
+
+    def stereo_depth(self, frame: Frame, partner: Frame) -> Float[ndarray, "H W"]:
+        """Depth in metres by the partner, at the size that frames are measured at, 0 = not found.
+        Both can be read."""
+        focal, baseline_m = float(self.camera(frame)[0, 0]), self.baseline_m(frame)
+        return stereo_depth(self.grey(frame), self.grey(partner), focal, baseline_m)
 
     def has_depth(self, frame: Frame) -> bool:
         """Whether there is a file of its true depth."""

@@ -7,7 +7,7 @@ from datasets import Frame
 from .frames import WIDTH, Reader
 from .report import Finding, Picture
 from .steps import track
-from .warps import Warped, stereo_depth, warp_test
+from .warps import Warped, warp_test
 
 CHECK = "stereo"
 SHIFT_PX = 0.5  # less is no disparity but an error of tracking
@@ -103,12 +103,10 @@ def _sides(reader: Reader, pairs: list[tuple[Frame, Frame]]) -> list[Finding]:
 
 def warp_to_partner(reader: Reader, frame: Frame, partner: Frame) -> Warped:
     """The partner warped into the frame, by the disparity between them."""
-    K, baseline = reader.camera(frame), reader.baseline_m(frame)
-    target, source = reader.grey(frame), reader.grey(partner)
     T = np.eye(4)
-    T[0, 3] = -baseline
-    depth = stereo_depth(target, source, float(K[0, 0]), baseline)
-    return warp_test(target, source, depth, K, T)
+    T[0, 3] = -reader.baseline_m(frame)
+    depth = reader.stereo_depth(frame, partner)
+    return warp_test(reader.grey(frame), reader.grey(partner), depth, reader.camera(frame), T)
 
 
 def warp_pictures(warped: Warped, what: str) -> list[Picture]:

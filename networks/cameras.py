@@ -24,7 +24,7 @@ class LearnedCameras(nn.Module):
         self.log_zoom = nn.Parameter(torch.zeros(count))  # over PACE
 
     @property
-    def zoom(self) -> Float[Tensor, " N"]:
+    def zoom(self) -> Float[Tensor, " cameras"]:
         """The factor of each camera's focal lengths."""
         return (PACE * self.log_zoom).exp()
 

@@ -21,9 +21,9 @@ from datasets import (
     write_ground_truth,
 )
 from datasets.images import read_depth_image, read_image, read_pixels, resize_fast
+from datasets.intrinsics import resize_K
 from datasets.jitter import ColorJitter
 from datasets.kitti import METRES_PER_UNIT, read_poses
-from datasets.mono_dataset import resize_K
 from datasets.velodyne import project_scan, read_calibration, read_scan
 from tools.sample_files import VELODYNE_IN_CAMERA
 from utils import UserError

@@ -1,5 +1,6 @@
 """Every command in README and docs is one that its script accepts; links lead somewhere."""
 
+import argparse
 import functools
 import re
 import shlex
@@ -27,6 +28,7 @@ from tools import (
     prepare_video,
 )
 from tools.check_data import CheckOptions
+from utils import OneLineParser
 
 OPTIONS = {
     "train.py": TrainOptions,
@@ -104,6 +106,18 @@ def test_commands_are_accepted(monkeypatch, page, line):
         assert len(called) == 1
     else:
         assert script in OTHERS
+        monkeypatch.setattr(OneLineParser, "parse_args", parse_only)
+        with pytest.raises(Parsed):
+            run(monkeypatch, script.removesuffix(".py").replace("/", "."), *argv)
+
+
+class Parsed(Exception):
+    """A command line was accepted."""
+
+
+def parse_only(parser):
+    argparse.ArgumentParser.parse_args(parser)
+    raise Parsed
 
 
 def test_some_commands_are_shown():

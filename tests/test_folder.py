@@ -149,6 +149,7 @@ def test_defaults_of_a_camera(tmp_path):
         ({"depth": {"images": "depth", "metres_per_unit": 0}}, "metres_per_unit 0 must be above 0"),
         ({"depth": {"images": "d", "metres_per_unit": 1, "x": 1}}, "'depth.x' means nothing here"),
         ({"frames_per_second": -5}, "frames_per_second -5 must be above 0"),
+        ({"frames_per_second": 0}, "frames_per_second 0 must be above 0"),
         ({"normalised": "yes"}, "not true or false"),
         ({"camera": ""}, "not a text"),
     ],
@@ -167,6 +168,7 @@ def test_bad_masks_are_refused_before_training(own):
         (None, "no such mask"),
         (np.zeros((64, 64), np.uint8), "has 64x64 pixels, its camera 416x128"),
         (np.zeros((128, 416), np.uint8), "black all over"),
+        (np.full((128, 416), 9, np.uint8), "black all over"),  # nearly, as JPEG makes it
         (b"not an image", "cannot be read as a mask"),
     ):
         path = own / "drive_0001/mask.png"

@@ -2,12 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from folders import as_folder, write_camera
 from scripts import TINY, run
 
 from datasets import Frame, VideoFolder
+from datasets.intrinsics import resize_K
+from doctor import examine
 from layers import backproject, pose_matrix, project, warp
 from losses import photometric_error
 from networks import Monodepth
@@ -72,7 +75,9 @@ def test_sequences_with_one_camera_name_share_it(sample, tmp_path):
     data = VideoFolder(own, frames, 64, 96)
     assert data.cameras == ["drive_0002", "gopro"]
     assert [data[i]["camera"] for i in range(3)] == [1, 0, 1]
-    torch.testing.assert_close(data.camera_of("gopro"), data[0]["K"])
+    K, size = data.camera_of("gopro")
+    assert size == (416, 128)
+    np.testing.assert_allclose(resize_K(K, size, (96, 64)), data[0]["K"], rtol=1e-6)
     data.cameras = ["gopro"]  # those of a training that has not seen the other
     assert [data[i]["camera"] for i in range(3)] == [0, -1, 0]
 
@@ -88,16 +93,15 @@ def test_training_learns_says_saves_and_resumes(monkeypatch, capsys, sample, tmp
     learned = json.loads((weights / "cameras.json").read_text())
     assert learned.keys() == {"drive_0001", "drive_0002"}
     one = learned["drive_0001"]
-    given = 0.58 * 64
-    assert one["fx"] != pytest.approx(given, rel=1e-4) and one["fx"] == pytest.approx(
-        given, rel=0.5
-    )
-    assert (one["width"], one["height"]) == (64, 64)
+    given = 0.58 * 416  # in pixels of the images
+    assert one["fx"] != pytest.approx(given, rel=1e-4)
+    assert one["fx"] == pytest.approx(given, rel=0.5)
     saved = torch.load(weights / "cameras.pth", weights_only=True)["log_zoom"]
-    assert (PACE * saved).exp()[0].item() * given == pytest.approx(one["fx"], abs=1e-3)
+    assert (PACE * saved).exp()[0].item() * given == pytest.approx(one["fx"], rel=1e-5)
     run(monkeypatch, "train", *base, "--num_epochs", 2, "--resume")
     assert json.loads((tmp_path / "mdp/models/weights_1/cameras.json").read_text()) != learned
     folder = own / "drive_0001"
     write_camera(folder, **one)  # it is what intrinsics.json takes
-    frame = Frame("drive_0001", 4, "l")
-    assert VideoFolder(own, [frame], 64, 64)[0]["K"][0, 0].item() == pytest.approx(one["fx"])
+    data = VideoFolder(own, [Frame("drive_0001", i, "l") for i in range(3, 9)], 64, 64, (0, -1, 1))
+    assert data[0]["K"][0, 0].item() == pytest.approx(one["fx"] * 64 / 416)
+    assert "image size" not in {finding.check for finding in examine(data).findings}

@@ -28,6 +28,7 @@ from datasets import (
     write_ground_truth,
 )
 from datasets.images import read_depth_image
+from datasets.intrinsics import resize_K
 from datasets.kinect import (
     COLOUR_DISTORTION,
     COLOUR_K,
@@ -36,7 +37,6 @@ from datasets.kinect import (
     read_raw_depth,
     register,
 )
-from datasets.mono_dataset import resize_K
 from motion import Reference
 from options import ROOT
 from tools.nyuv2_raw import divided

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from datasets import read_image
-from datasets.mono_dataset import resize_K
+from datasets.intrinsics import resize_K
 from datasets.velodyne import calibration_matrix
 from utils import (
     UserError,

@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from datasets import SPLITS  # noqa: E402
 from datasets.folder import CAMERA_FILE, find_sequences, numbered_files, read_sequence  # noqa: E402
+from datasets.mono_dataset import EXTENSIONS  # noqa: E402
 from datasets.splits import LONGEST_RUN  # noqa: E402
 from utils import OneLineParser, UserError, atomic_write, run_script  # noqa: E402
 
-EXTENSIONS = (".jpg", ".png", ".jpeg")
 PARTS = ("train", "val", "test")
 Files = dict[str, list[str]]  # lines of each part that has any
 
@@ -140,7 +140,7 @@ def split_of(
     Raises:
         UserError: no sequences, too few frames, or no such sequence to test on.
     """
-    names = [name for name in find_sequences(data_path) if not is_hidden(name)]
+    names = find_sequences(data_path)
     if not names:
         raise UserError(
             f"{data_path}: holds no folder with an {CAMERA_FILE}; tools/prepare_video.py writes "
@@ -167,11 +167,6 @@ def split_of(
             line for n in tested for run in test_runs(data_path, n) for line in run.lines("l")
         ]
     return files
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a sequence is, or is in, a folder that begins with a dot: one that is being made."""
-    return any(part.startswith(".") for part in Path(name).parts)
 
 
 def write_split(folder: Path, files: Files, overwrite: bool = False) -> None:

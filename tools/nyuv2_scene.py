@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from datasets import read_image
+from datasets.intrinsics import crop_K, resize_K
 from datasets.kinect import (
     COLOUR_DISTORTION,
     COLOUR_K,
@@ -24,7 +25,6 @@ from datasets.kinect import (
     register,
     undistort,
 )
-from datasets.mono_dataset import crop_K, resize_K
 from motion import Motion, Reference
 from tools.nyuv2_labelled import depth_png, encoded
 from utils import UserError, atomic_write

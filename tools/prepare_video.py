@@ -23,6 +23,7 @@ from numpy import ndarray
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from camera import Camera  # noqa: E402
+from datasets.folder import BLACK  # noqa: E402
 from media import open_image  # noqa: E402
 from tools.commands import add_camera, add_workers, size  # noqa: E402
 from tools.video_camera import Known  # noqa: E402
@@ -31,7 +32,6 @@ from tools.video_sequence import Settings  # noqa: E402
 from utils import OneLineParser, UserError, run_script  # noqa: E402
 
 DISTORTIONS = (2, 4, 5)  # how many of k1 k2 p1 p2 k3
-HALF = 128  # of 255: what is darker in a mask is black
 
 
 def parser() -> OneLineParser:
@@ -140,7 +140,7 @@ def read_mask(path: Path) -> Bool[ndarray, "H W"]:
     Raises:
         UserError: it is no image, or black all over.
     """
-    mask = np.asarray(open_image(path).convert("L")) >= HALF
+    mask = np.asarray(open_image(path).convert("L")) >= BLACK
     if not mask.any():
         raise UserError(f"{path}: is black all over; black is what is left out")
     return mask

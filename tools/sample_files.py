@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from datasets import KITTIRaw, read_image
+from datasets.intrinsics import in_pixels, pinhole
 from datasets.kinect import (
     COLOUR_DISTORTION,
     COLOUR_K,
@@ -65,8 +66,7 @@ def developed(image: np.ndarray, gain: float = 1.0) -> Image.Image:
 
 
 def nominal_K(width: int, height: int) -> np.ndarray:
-    fx, fy, cx, cy = np.array(KITTIRaw.nominal_K) * (width, height, width, height)
-    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    return in_pixels(pinhole(*KITTIRaw.nominal_K), (width, height))
 
 
 def drive_name(number: int) -> str:

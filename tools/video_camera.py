@@ -16,8 +16,8 @@ from numpy import ndarray
 from PIL import Image
 
 from camera import FOCAL, Camera, camera_of
-from datasets.folder import CAMERA_KEYS, Given
-from datasets.mono_dataset import demand_camera, resize_K
+from datasets.folder import Given
+from datasets.intrinsics import demand_camera, pinhole, resize_K
 from media import BAD
 from utils import UserError, read_lines
 
@@ -84,14 +84,14 @@ class Known(NamedTuple):
         """
         if self.file is not None:
             return read_camera(self.file, size)
-        bends = np.array(self.distortion + (0.0,) * (4 - len(self.distortion)))
+        distortion = np.array(self.distortion + (0.0,) * (4 - len(self.distortion)))
         if self.camera.fx is not None or self.camera.fov_deg is not None:
             flag = "--fx" if self.camera.fov_deg is None else f"--fov_deg {self.camera.fov_deg:g}"
-            return Lens(self.camera.K(size), size, bends, flag)
+            return Lens(self.camera.K(size), size, distortion, flag)
         focal = None if photo is None else exif_focal(photo, size)
         if focal is not None:
-            return Lens(camera_of(*size, focal), size, bends, "EXIF")
-        return Lens(camera_of(*size, FOCAL * size[0]), size, bends, "a guess", guessed=True)
+            return Lens(camera_of(*size, focal), size, distortion, "EXIF")
+        return Lens(camera_of(*size, FOCAL * size[0]), size, distortion, "a guess", guessed=True)
 
 
 def read_camera(path: Path, size: tuple[int, int]) -> Lens:
@@ -127,18 +127,13 @@ Parameters = tuple[Float[ndarray, "3 3"], tuple[int, int], Float[ndarray, " N"]]
 
 
 def own_camera(path: Path, text: str, size: tuple[int, int]) -> Parameters | None:
-    """K, size and distortion of an intrinsics.json; None if this is none."""
+    """K, size and no distortion of an intrinsics.json; None if this is none."""
     values = None
     with contextlib.suppress(ValueError, RecursionError):
         values = json.loads(text)
     if not isinstance(values, dict) or "fx" not in values:
         return None
-    given = Given(path, values)
-    fx, fy, cx, cy = (given.number(name) for name in CAMERA_KEYS)
-    K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-    if given.flag("normalised"):
-        return np.diag([*size, 1.0]) @ K, size, np.zeros(0)
-    return K, (int(given.number("width")), int(given.number("height"))), np.zeros(0)
+    return *Given(path, values).camera(lambda: size), np.zeros(0)
 
 
 def colmap_camera(path: Path, text: str) -> Parameters:
@@ -206,8 +201,8 @@ def opencv_camera(path: Path, text: str, size: tuple[int, int]) -> Parameters:
     sizes = numbers(found, "imagewidth", "width") + numbers(found, "imageheight", "height")
     if len(sizes) == 2 and np.isfinite(sizes).all():
         size = (int(sizes[0]), int(sizes[1]))
-    matrix = np.array(K).reshape(3, 3)
-    return camera_like(matrix), size, np.array(distortion)
+    fx, _, cx, _, fy, cy = K[:6]  # without skew
+    return pinhole(fx, fy, cx, cy), size, np.array(distortion)
 
 
 def numbers(values: dict[str, Any], *names: str) -> list[float]:
@@ -224,11 +219,6 @@ def number(item: Any) -> float:
         return math.nan if isinstance(item, bool) else float(item)
     except (TypeError, ValueError, OverflowError):
         return math.nan
-
-
-def camera_like(K: Float[ndarray, "3 3"]) -> Float[ndarray, "3 3"]:
-    """A camera matrix without skew, its last row 0 0 1."""
-    return np.array([[K[0, 0], 0, K[0, 2]], [0, K[1, 1], K[1, 2]], [0, 0, 1]])
 
 
 def exif_focal(path: Path, size: tuple[int, int]) -> float | None:

@@ -14,7 +14,7 @@ from numpy import ndarray
 from PIL import Image
 
 from datasets.folder import CAMERA_FILE
-from datasets.mono_dataset import resize_K
+from datasets.intrinsics import resize_K
 from motion import Reference
 from tools.video_camera import Lens
 from tools.video_sequence import MASK_FILE, SHORTEST, Made, SequenceWriter, Settings, camera_file

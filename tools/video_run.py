@@ -198,7 +198,8 @@ def report(jobs: list[Job]) -> None:
     if any(job.lens.guessed for job in jobs):
         print(
             f"camera not given (--fov_deg, --fx or --camera): assuming a focal length of {FOCAL:g} "
-            "of the frames' width; train.py --learn_intrinsics learns it"
+            "of the frames' width; calibrate it where you can, or let train.py --learn_intrinsics "
+            "come nearer (docs/own_data.md)"
         )
 
 

@@ -6,7 +6,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from PIL import Image
 
-from datasets.mono_dataset import crop_K, resize_K
+from datasets.intrinsics import crop_K, resize_K
 from tools.video_camera import Lens
 from tools.video_source import Picture
 from utils import UserError
