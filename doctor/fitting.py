@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
+from scipy.optimize import least_squares
+from scipy.sparse import csr_array
 from scipy.spatial.transform import Rotation
 
 from .depth_checks import Geometry
@@ -18,7 +20,7 @@ from .frames import whole_and_flat
 from .report import Finding
 
 CHECK = "K against geometry"
-FLAT = 1.15  # depth in a point's window: farthest over nearest
+FLAT_WINDOW, FLAT = 7, 1.15  # pixels of a point's window, and its farthest depth over its nearest
 WINDOW = 15  # of tracking, pixels
 REVISIT_PX = 0.3
 FARTHEST_PX = 3.0  # of a point from where depth and motion put it
@@ -27,6 +29,7 @@ MOST_PAIRS = 24  # those that turn most
 GROUPS = 4  # of pairs, of which each is left out once to see how sure the answer is
 ITERATIONS = 50  # at most, of the fit
 OUTLIER_PX = 0.5  # errors from which on they weigh less
+FARTHEST = 2.0  # deviation: of the focal length's logarithm, and of the middle in widths
 STEP = 1e-6  # of numerical derivatives
 FOCAL_OFF, MIDDLE_OFF = 0.08, 0.05  # errors that matter: of the focal length, and of the width
 SURE = 5.0  # standard errors that a deviation must have
@@ -132,7 +135,7 @@ def observe(geometry: Geometry) -> Observations | None:
         depth, K = geometry.depth(first), reader.camera(first)
         before = geometry.tracked(first, second).before[pose.agree]
         u, v = np.round(before).astype(int).T
-        before = before[whole_and_flat(depth, 7, FLAT)[v, u]]
+        before = before[whole_and_flat(depth, FLAT_WINDOW, FLAT)[v, u]]
         if len(before) < FEWEST_POINTS:
             continue
         part = tracked_exactly(reader.grey(first), reader.grey(second), before, depth, K, pose.T)
@@ -196,7 +199,7 @@ def solve(
         moved = Rotation.from_rotvec(motion[:, :3]).apply(points * depth[:, None]) + motion[:, 3:]
         return (moved[:, :2] / moved[:, 2:] * focal + middle - observed.after).ravel()
 
-    def slopes(x: ndarray) -> ndarray:
+    def slopes(x: ndarray) -> csr_array:
         base = residuals(x)
         slope = np.zeros((len(base), len(x)))
         row = np.arange(len(base))
@@ -207,33 +210,23 @@ def solve(
             one[3 + i :: 6] = STEP
             column = 3 + i + 6 * np.repeat(observed.pair, 2)
             slope[row, column] = (residuals(x + one) - base) / STEP
-        return slope
+        return csr_array(slope)
 
     motions = observed.motions / np.array([1, 1, 1, unit_m, unit_m, unit_m])
-    x = np.concatenate([np.zeros(3), motions.ravel()])
-    error, damping = residuals(x), 1e-4
-    for _ in range(ITERATIONS):  # Levenberg and Marquardt's, with weights for outliers
-        slope, weight = slopes(x), 1 / np.sqrt(1 + (error / OUTLIER_PX) ** 2)
-        normal = slope.T @ (slope * weight[:, None])
-        change = np.linalg.lstsq(
-            normal + damping * np.diag(np.diag(normal)), -slope.T @ (weight * error), rcond=None
-        )[0]
-        new = residuals(x + change)
-        if robust_cost(new) < robust_cost(error):
-            done = robust_cost(new) > (1 - 1e-6) * robust_cost(error)
-            x, error, damping = x + change, new, damping / 10
-            if done:
-                break
-        elif damping > 1e6:
-            break
-        else:
-            damping *= 10
+    begin = np.concatenate([np.zeros(3), motions.ravel()])
+    bound = np.where(np.arange(len(begin)) < 3, FARTHEST, np.inf)  # where nothing tells K
+    fit = least_squares(
+        residuals,
+        begin,
+        slopes,  # sparse, which makes this ten times as fast
+        bounds=(-bound, bound),
+        loss="soft_l1",
+        f_scale=OUTLIER_PX,
+        x_scale="jac",
+        max_nfev=ITERATIONS,
+    )
+    x, error = fit.x, residuals(fit.x)
     noise = 1.4826 * np.median(np.abs(error))
     slope = slopes(x)
-    variance = np.diag(np.linalg.pinv(slope.T @ slope)) * noise**2
+    variance = np.diag(np.linalg.pinv((slope.T @ slope).toarray())) * noise**2
     return np.append(np.expm1(x[0]), x[1:3]), np.sqrt(np.maximum(variance[:3], 0))
-
-
-def robust_cost(error: Float[ndarray, " N"]) -> float:
-    """Squares where errors are small, their absolute values where they are large."""
-    return float((np.sqrt(1 + (error / OUTLIER_PX) ** 2) - 1).sum())
