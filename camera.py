@@ -9,6 +9,7 @@ from numpy import ndarray
 
 from utils import UserError
 
+LONGEST_FOCAL, NARROWEST_DEG = 1e6, 0.1  # of a telescope
 FOCAL = 0.58  # of the image's width, as KITTI's: for cameras of which nothing is known
 
 
@@ -26,10 +27,10 @@ class Camera(NamedTuple):
         """What is wrong with it, in the words of the flags; None where it makes sense."""
         for name in ("fx", "fy"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                return f"--{name} {value:g}: give a number above 0"
-        if self.fov_deg is not None and not 0 < self.fov_deg < 180:
-            return f"--fov_deg {self.fov_deg:g}: give degrees above 0 and below 180"
+            if value is not None and not 0 < value < LONGEST_FOCAL:
+                return f"--{name} {value:g}: give pixels, above 0 and below {LONGEST_FOCAL:g}"
+        if self.fov_deg is not None and not NARROWEST_DEG <= self.fov_deg < 180:
+            return f"--fov_deg {self.fov_deg:g}: give degrees from {NARROWEST_DEG:g} and below 180"
         if self.fx is not None and self.fov_deg is not None:
             return "--fx and --fov_deg say the same: give one of them"
         for name in ("fy", "cx", "cy"):

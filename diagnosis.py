@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from layers import disp_to_depth
@@ -40,24 +41,41 @@ class Signs(NamedTuple):
 
 
 def signs_of(
-    prediction: Prediction, terms: LossTerms, min_depth: float, max_depth: float, stereo: bool
+    prediction: Prediction,
+    terms: LossTerms,
+    min_depth: float,
+    max_depth: float,
+    stereo: bool,
+    scale_translation: bool = False,
+    valid: Bool[Tensor, "B H W"] | None = None,
 ) -> list[Signs]:
     """The signs of each sample of a batch.
 
     Args:
         stereo: the last transform is the rig's and predicted by nobody.
+        scale_translation: as of the loss: translations are in units of the mean inverse depth.
+        valid: where frames show the world and not the own vehicle; None where all counts.
     """
     disp, depth = disp_to_depth(prediction.disps[0][:, 0].float(), min_depth, max_depth)
+    inverse = disp.flatten(1).mean(1) if scale_translation else torch.ones_like(disp[:, 0, 0])
+    if valid is not None:
+        disp, depth = (torch.where(valid, one, math.nan) for one in (disp, depth))
     nothing = torch.full((len(disp),), math.nan, device=disp.device)
     lower = depth[:, -(depth.shape[1] // 3) :].flatten(1)
-    holes = (lower > HOLE * lower.median(1, keepdim=True).values).float().mean(1)
-    moved = terms.automask[0].flatten(1).float().mean(1) if terms.automask else nothing
+    far = lower > HOLE * lower.nanmedian(1, keepdim=True).values
+    holes = torch.where(lower.isnan(), math.nan, far.float()).nanmean(1)
+    moved = nothing
+    if terms.automask:
+        counts = terms.automask[0].reshape(disp.shape).float()
+        moved = torch.where(disp.isnan(), math.nan, counts).flatten(1).nanmean(1)
     T = prediction.T[:, : prediction.T.shape[1] - stereo].float()
     shift = turn = nothing
     if T.shape[1]:
-        shift = T[..., :3, 3].norm(dim=-1).amax(1) / depth.flatten(1).median(1).values
+        way = T[..., :3, 3].norm(dim=-1).amax(1) * inverse
+        shift = way / depth.flatten(1).nanmedian(1).values
         turn = rotation_angle(T[..., :3, :3]).amax(1)
-    contrast = disp.flatten(1).std(1) / disp.flatten(1).mean(1)
+    mean = disp.flatten(1).nanmean(1, keepdim=True)
+    contrast = (disp.flatten(1) - mean).square().nanmean(1).sqrt() / mean[:, 0]
     columns = torch.stack([contrast, moved, holes, shift, turn], 1)
     return [Signs(*row) for row in columns.tolist()]
 
@@ -78,7 +96,8 @@ def warnings_of(signs: list[Signs]) -> list[str]:
         float(np.median(c[~np.isnan(c)])) if (~np.isnan(c)).any() else math.nan for c in columns
     ]
     contrast, moved, _, shift, turn = seen
-    holes = float(np.mean(columns[2])) if signs else math.nan
+    known = columns[2][~np.isnan(columns[2])]
+    holes = float(np.mean(known)) if len(known) else math.nan
     lines = []
     if contrast < LEAST_CONTRAST:
         lines.append(

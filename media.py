@@ -1,6 +1,7 @@
 """Pictures and videos that people give: found, opened whatever their kind, and written."""
 
 import glob
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from utils import UserError, demand_writable
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
 OUTPUTS = ("_disp", "_side_by_side", "_depth", "_uncertainty")  # ends of our own files' names
+QUALITY = 95  # of JPEGs that are training data
 BAD = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
@@ -74,6 +76,14 @@ def open_image(path: Path) -> Image.Image:
     except BAD as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: cannot be read as an image ({reason})") from None
+
+
+def encoded(image: ndarray, png: bool) -> bytes:
+    """A picture [H W 3] uint8, or depth [H W] uint16, as the bytes of a PNG or JPEG."""
+    memory = io.BytesIO()
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    picture.save(memory, "PNG") if png else picture.save(memory, "JPEG", quality=QUALITY)
+    return memory.getvalue()
 
 
 class VideoReader:

@@ -101,7 +101,7 @@ class SourceOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
-class SampleOptions(Options):
+class SampleOptions(SourceOptions):
     """training samples"""
 
     split_flag = "split"
@@ -138,6 +138,17 @@ class SampleOptions(Options):
         self._demand(len(set(ids)) == len(ids), "--frame_ids names a frame twice")
         self._demand(
             len(ids) > 1 or self.use_stereo, "--frame_ids 0 alone needs --use_stereo: no source"
+        )
+        nyuv2 = self.dataset in ("nyuv2", "nyuv2_raw")
+        self._demand(not (nyuv2 and self.use_stereo), "--use_stereo: NYUv2 has one camera")
+        self._demand(
+            self.nyuv2_neighbours == "scene" or self.dataset == "nyuv2",
+            "--nyuv2_neighbours is about --dataset nyuv2",
+        )
+        self._demand(
+            self.dataset not in ("nyuv2_raw", "folder") or self.intrinsics == "calib",
+            f"--intrinsics nominal: the camera of --dataset {self.dataset} is the one beside its "
+            "frames; leave the flag out",
         )
 
 
@@ -323,22 +334,10 @@ class TrainOptions(
     DepthRangeOptions,
     ModelOptions,
     SampleOptions,
-    SourceOptions,
 ):
     """Train depth and pose networks on image sequences, stereo pairs, or both."""
 
     def check(self) -> None:
-        nyuv2 = self.dataset in ("nyuv2", "nyuv2_raw")
-        self._demand(not (nyuv2 and self.use_stereo), "--use_stereo: NYUv2 has one camera")
-        self._demand(
-            self.nyuv2_neighbours == "scene" or self.dataset == "nyuv2",
-            "--nyuv2_neighbours is about --dataset nyuv2",
-        )
-        self._demand(
-            self.dataset not in ("nyuv2_raw", "folder") or self.intrinsics == "calib",
-            f"--intrinsics nominal: the camera of --dataset {self.dataset} is the one beside its "
-            "frames; leave the flag out",
-        )
         self._demand(
             not self.learn_intrinsics or len(self.frame_ids) > 1,
             "--learn_intrinsics needs a moving camera: --frame_ids 0 alone has none",

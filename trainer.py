@@ -330,9 +330,9 @@ class Trainer:
                 self._stop(f"state saved in {self._save_state()}")
             color, prediction, terms = self._forward(batch, self.model.forward, self.loss.forward)
             losses += [terms.total.item()] * len(color)
-            psnr += reconstruction_psnr(color, terms)
+            psnr += reconstruction_psnr(color, terms, batch.get("valid"))
             scores += self._score(prediction.disps[0], batch["depth_gt"])
-            signs += self._signs(prediction, terms)
+            signs += self._signs(prediction, terms, batch.get("valid"))
             if len(losses) == len(color):
                 self._log_pictures("val", color, prediction, terms)
         losses, psnr, scores, signs = map(self.team.gather, (losses, psnr, scores, signs))
@@ -352,10 +352,12 @@ class Trainer:
             if gt is not None and (score := score_depth(disp, gt, self.protocol)) is not None
         ]
 
-    def _signs(self, prediction: Prediction, terms: LossTerms) -> list[Signs]:
+    def _signs(self, prediction: Prediction, terms: LossTerms, valid: Tensor | None) -> list[Signs]:
         options = self.options
         depth_range = options.min_depth, options.max_depth
-        return signs_of(prediction, terms, *depth_range, options.use_stereo)
+        valid = None if valid is None else valid.to(self.device)
+        scaled = self.loss.scale_translation
+        return signs_of(prediction, terms, *depth_range, options.use_stereo, scaled, valid)
 
     def _log_step(self, color: Tensor, prediction: Prediction, terms: LossTerms) -> None:
         scales = zip(self.options.scales, terms.per_scale.tolist(), strict=True)
@@ -455,12 +457,17 @@ def mixed_seed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
-def reconstruction_psnr(color: Tensor, terms: LossTerms) -> list[float]:
-    """Peak signal-to-noise ratio in dB of every finest reconstruction against its target."""
+def reconstruction_psnr(color: Tensor, terms: LossTerms, valid: Tensor | None) -> list[float]:
+    """Peak signal-to-noise ratio in dB of every finest reconstruction against its target, where
+    that does not show the own vehicle."""
+    where = torch.ones_like(color[:, 0, 0], dtype=torch.bool) if valid is None else valid
     return [
-        peak_signal_noise_ratio(target, image, data_range=1.0)
-        for target, images in zip(
-            color[:, 0].cpu().numpy(), terms.warped[0].float().cpu().numpy(), strict=True
+        peak_signal_noise_ratio(target[:, some], image[:, some], data_range=1.0)
+        for target, images, some in zip(
+            color[:, 0].cpu().numpy(),
+            terms.warped[0].float().cpu().numpy(),
+            where.cpu().numpy(),
+            strict=True,
         )
         for image in images
     ]

@@ -36,6 +36,7 @@ class Sequence(NamedTuple):
         camera: sequences of one name were filmed by one camera, which `--learn_intrinsics` learns;
             None is a camera of its own.
         guessed: nobody measured the camera.
+        reshaped: the images were cut, or resized to another shape, since it took them.
         images: the folder of its frames.
         partner: the folder of the stereo partner's frames, which have the same K; or None.
         baseline_m: metres from the camera to its partner, above 0 if that is to the right.
@@ -48,6 +49,7 @@ class Sequence(NamedTuple):
     size: tuple[int, int]
     camera: str | None
     guessed: bool
+    reshaped: bool
     images: Path
     partner: Path | None
     baseline_m: float
@@ -157,7 +159,7 @@ docs/own_data.md says what makes such a folder."""
     def _read_mask(self, folder: str) -> None:
         """Keep the static mask of a sequence, which must have the size of its camera."""
         sequence = self.sequence(folder)
-        if sequence.mask is None or not self.frame_ids:
+        if sequence.mask is None:
             return
         try:
             with Image.open(sequence.mask) as image:
@@ -196,6 +198,7 @@ def numbered_files(folder: Path, extensions: tuple[str, ...]) -> dict[int, str]:
     for name in names:
         stem, extension = os.path.splitext(name)
         match = NUMBERED.fullmatch(stem)
+        extension = extension.lower()
         if extension not in extensions or not match or int(match[1]) > LARGEST_NUMBER:
             continue
         number, rank = int(match[1]), extensions.index(extension)
@@ -210,9 +213,17 @@ def numbered_files(folder: Path, extensions: tuple[str, ...]) -> dict[int, str]:
 
 
 def find_sequences(data_path: Path) -> list[str]:
-    """Folders below `data_path` that hold an intrinsics.json, by name; hidden ones are none."""
-    paths = sorted(path.parent.relative_to(data_path) for path in data_path.rglob(CAMERA_FILE))
-    return [str(path) for path in paths if not any(part.startswith(".") for part in path.parts)]
+    """Folders below `data_path` that hold an intrinsics.json, by name; hidden ones are none, and
+    what links lead to is found as well."""
+    found: list[str] = []
+    seen = set()
+    for folder, inner, names in os.walk(data_path, followlinks=True):
+        where = os.path.realpath(folder)
+        inner[:] = [] if where in seen else sorted(n for n in inner if not n.startswith("."))
+        seen.add(where)
+        if CAMERA_FILE in names:
+            found.append(os.path.relpath(folder, data_path))
+    return sorted(found)
 
 
 def read_sequence(folder: Path) -> Sequence:
@@ -244,6 +255,7 @@ def read_sequence(folder: Path) -> Sequence:
         size,
         given.text("camera") if "camera" in values else None,
         given.flag("guessed"),
+        given.flag("reshaped"),
         images,
         stereo and stereo.folder("images"),
         stereo.number("baseline_m") if stereo else 0.0,

@@ -185,9 +185,17 @@ class MonoDataset(Dataset):
         return sample
 
     def ground_truth(self, i: int) -> Float[np.ndarray, "H W"] | None:
-        """True depth of sample i in metres, at the size of the recording, 0 = missing."""
-        path = self.depth_path(self.frames[i])
-        return self.read_depth(self.frames[i]) if path is not None and path.is_file() else None
+        """True depth of sample i in metres, at the size of the recording, 0 = missing or of the own
+        vehicle."""
+        frame = self.frames[i]
+        path, valid = self.depth_path(frame), self.valid_pixels(frame)
+        if path is None or not path.is_file():
+            return None
+        depth = self.read_depth(frame)
+        if valid is not None:
+            size = depth.shape[::-1]
+            depth = depth * cv2.resize(valid.astype(np.uint8), size, None, 0, 0, cv2.INTER_NEAREST)
+        return depth
 
     def camera_of(self, name: str) -> tuple[Float[np.ndarray, "3 3"], tuple[int, int]]:
         """Intrinsics of one of `cameras` in pixels of its images, and their (width, height)."""

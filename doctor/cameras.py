@@ -4,12 +4,15 @@ import math
 
 import numpy as np
 
-from datasets import Frame, VideoFolder
+from datasets import Frame, MonoDataset, VideoFolder
+from datasets.folder import numbered_files
 
 from .frames import Camera, Reader
 from .report import Finding
 
 OFF_MIDDLE = 0.12, 0.3  # of the size: a lens is centred better, KITTI's within 0.03; only a crop
+SHAPES = 0.45, 2.5  # of what cameras take: portrait and wide screen
+SAY = "write 'reshaped': true then"
 ASPECT = 0.8, 1.25  # of a pixel: sensors have square ones
 FIELD_DEG = 15.0, 140.0  # a telephoto lens, and what a pinhole can be of at most
 SAME_SHAPE = 0.01  # relative difference of aspects that rounding makes when images are resized
@@ -27,6 +30,22 @@ def check_files(reader: Reader) -> list[Finding]:
     more = f" ({count} such files)" if count > 1 else ""
     fix = "replace the files, or take their frames out of the split"
     return [Finding("fault", "files", f"{first}{more}", fix, tuple(reader.unreadable))]
+
+
+def check_folders(dataset: MonoDataset, folder: str, numbers: list[int]) -> list[Finding]:
+    """Whether the folders that an intrinsics.json names hold images of a sequence's frames."""
+    if not isinstance(dataset, VideoFolder):
+        return []
+    sequence, findings = dataset.sequence(folder), []
+    for name, path, ends in (
+        ("stereo", sequence.partner, dataset.extensions),
+        ("depth", sequence.depth, (".png",)),
+    ):
+        if path is not None and not numbered_files(path, ends).keys() & set(numbers):
+            what = f"{path}: has no image of these frames, though intrinsics.json names it"
+            fix = f"add the images under the frames' numbers, or take '{name}' out"
+            findings.append(Finding("fault", "files", what, fix))
+    return findings
 
 
 def check_sizes(reader: Reader, frames: list[Frame]) -> list[Finding]:
@@ -76,13 +95,13 @@ def check_camera(reader: Reader, frame: Frame) -> list[Finding]:
     """Whether the intrinsics can be those of a camera with such images."""
     if reader.grey(frame) is None:
         return []
-    known = reader.known_camera(frame)
-    findings = check_intrinsics(known)
-    dataset = reader.dataset
+    known, dataset = reader.known_camera(frame), reader.dataset
+    own = dataset.sequence(frame.folder) if isinstance(dataset, VideoFolder) else None
+    findings = check_intrinsics(known, own is not None and own.reshaped)
     if dataset.intrinsics == "nominal" and dataset.nominal_K is not None:
         nominal = reader.nominal_camera(frame)
         findings += check_nominal(known, nominal)
-    if isinstance(dataset, VideoFolder) and dataset.sequence(frame.folder).guessed:
+    if own is not None and own.guessed:
         findings.append(
             Finding(
                 "notice",
@@ -94,36 +113,44 @@ def check_camera(reader: Reader, frame: Frame) -> list[Finding]:
     return findings
 
 
-def check_intrinsics(camera: Camera) -> list[Finding]:
-    """Principal point, shape of pixels and field of view."""
+def check_intrinsics(camera: Camera, reshaped: bool = False) -> list[Finding]:
+    """Principal point and shape of pixels, unless images were `reshaped` (cut, or resized to
+    another shape), and field of view."""
     (fx, _, cx), (_, fy, cy), _ = camera.K
     width, height = camera.size
     findings = []
-    off = max(abs((cx + 0.5) / width - 0.5), abs((cy + 0.5) / height - 0.5))
-    if off > OFF_MIDDLE[0]:
-        far = off > OFF_MIDDLE[1]
+    place = (cx + 0.5) / width, (cy + 0.5) / height
+    off = max(abs(one - 0.5) for one in place)
+    if off > OFF_MIDDLE[0] and not reshaped:
         what = (
             f"the principal point {cx:.1f}, {cy:.1f} is far from the middle of images of "
             f"{by(camera.size)}"
         )
-        if min(cx / width, cy / height) > 0.5 + OFF_MIDDLE[0]:
-            what += ": K looks like that of larger images, not scaled when these were resized"
+        larger, smaller = min(place) > 0.5 + OFF_MIDDLE[0], max(place) < 0.5 - OFF_MIDDLE[0]
+        if larger or smaller:
+            than = "larger" if larger else "smaller"
+            what += f": K looks like that of {than} images, not scaled when these were resized"
+        scaled = off > OFF_MIDDLE[1] and (larger or smaller)
         findings.append(
             Finding(
-                "fault" if far else "warning",
+                "fault" if scaled else "warning",
                 CHECK,
                 what,
-                "scale K with the images" if far else "right only if the images were cropped so",
+                "scale K with the images" if scaled else f"right if the images were cut so; {SAY}",
             )
         )
-    if not ASPECT[0] < fx / fy < ASPECT[1]:
+    if not ASPECT[0] < fx / fy < ASPECT[1] and not reshaped:
+        seen = (width / fx) / (height / fy)  # aspect of the view
+        likely = SHAPES[0] < seen < SHAPES[1]
         findings.append(
             Finding(
-                "fault",
+                "warning" if likely else "fault",
                 CHECK,
                 f"fx {fx:.1f} and fy {fy:.1f} make pixels of {fx / fy:.2f}:1, real ones are "
                 "nearly square",
-                "check that both are in pixels of these images (normalised ones need "
+                f"right if images of {seen:.2f}:1 were resized to this shape; {SAY}"
+                if likely
+                else "check that both are in pixels of these images (normalised ones need "
                 "'normalised': true)",
             )
         )

@@ -116,12 +116,16 @@ class Page(HTMLParser):
     [
         (["--data_path", "nowhere"], "no such data folder"),
         (["--split", "nowhere"], "neither a folder"),
-        (["--out", "."], "is a folder"),
-        (["--json", "."], "is a folder"),
+        (["--out", "."], "--out .: give a name that ends in .html"),
+        (["--out", "video.html"], "is a folder"),
+        (["--json", "report.html"], "--json report.html: give a name that ends in .json"),
+        (["--intrinsics", "nominal"], "leave the flag out"),
+        (["--nyuv2_neighbours", "any"], "is about --dataset nyuv2"),
     ],
 )
 def test_mistakes_end_in_a_line(monkeypatch, capsys, video, tmp_path, argv, words):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "video.html").mkdir()
     given = ["--dataset", "folder", "--data_path", video.root, *argv]
     assert words in fails(monkeypatch, capsys, NAME, *given)
 

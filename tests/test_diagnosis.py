@@ -14,6 +14,7 @@ from layers import pose_matrix
 from losses import LossTerms
 from networks import Prediction
 from options import ROOT
+from trainer import reconstruction_psnr
 
 H, W = 48, 64
 
@@ -24,7 +25,7 @@ def ground(near=2.0, far=50.0):
     return (1 / rows)[:, None].expand(H, W)
 
 
-def symptoms(depth=None, shift=0.3, turn=0.02, moved=0.7, samples=3):
+def symptoms(depth=None, shift=0.3, turn=0.02, moved=0.7, samples=3, valid=None, **how):
     """Warnings for samples of that depth [H W], motion, and share of pixels that moved."""
     depth = (ground() if depth is None else depth).expand(samples, 1, H, W)
     disp = (1 / depth - 1 / 100) / (1 / 0.1 - 1 / 100)
@@ -32,7 +33,9 @@ def symptoms(depth=None, shift=0.3, turn=0.02, moved=0.7, samples=3):
     T = pose.expand(samples, 2, 4, 4)
     mask = (torch.rand(samples, H, W) < moved,) if moved is not None else ()
     terms = LossTerms(torch.tensor(0.1), torch.tensor([0.1]), (), mask)
-    return warnings_of(signs_of(Prediction((disp,), T), terms, 0.1, 100.0, stereo=False))
+    valid = None if valid is None else valid.expand(samples, H, W)
+    prediction = Prediction((disp,), T)
+    return warnings_of(signs_of(prediction, terms, 0.1, 100.0, stereo=False, valid=valid, **how))
 
 
 def test_a_healthy_training_has_no_symptoms():
@@ -98,3 +101,33 @@ def test_training_says_so_after_the_epoch(monkeypatch, capsys, sample, short_spl
     out = capsys.readouterr().out
     epoch, warning = out.index("epoch 1/1"), out.index("WARNING: ")
     assert epoch < warning and f"{PAGE}#depth-is-the-same-everywhere" in out[warning:]
+
+
+def test_what_the_mask_hides_is_no_sign():
+    depth, valid = ground().clone(), torch.ones(H, W, dtype=torch.bool)
+    depth[-14:-4, 20:44] = 95.0
+    valid[-14:-4, 20:44] = False
+    assert "are holes" in symptoms(depth)[0]
+    assert symptoms(depth, valid=valid) == []
+    assert symptoms(valid=torch.zeros(H, W, dtype=torch.bool)) == []  # nothing to be seen
+
+
+def test_translations_of_posecnn_are_in_units_of_the_mean_inverse_depth():
+    depth = ground()
+    mean = (1 / depth).mean().item()
+    assert symptoms(depth, shift=40.0 / mean)[0].count("explodes")
+    for shift in (0.3, 1e-5, 40.0):
+        scaled = symptoms(depth, shift=shift / mean, scale_translation=True)
+        assert scaled == symptoms(depth, shift=shift)
+
+
+@given(st.integers(0, 2**31))
+def test_psnr_does_not_see_the_own_vehicle(seed):
+    torch.manual_seed(seed)
+    color, warped = torch.rand(2, 3, 3, 8, 8), torch.rand(2, 2, 3, 8, 8)
+    valid = torch.rand(2, 8, 8) < 0.7
+    painted = torch.where(valid[:, None, None], color, 0.5)
+    terms = LossTerms(torch.tensor(0.1), torch.tensor([0.1]), (warped,), ())
+    assert reconstruction_psnr(color, terms, valid) == reconstruction_psnr(painted, terms, valid)
+    everywhere = torch.ones_like(valid)
+    assert reconstruction_psnr(color, terms, everywhere) == reconstruction_psnr(color, terms, None)

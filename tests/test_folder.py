@@ -190,6 +190,9 @@ def test_training_evaluation_and_export(monkeypatch, capsys, own, tmp_path):
     run(monkeypatch, "train", *base, *TINY, "--use_stereo", "--num_epochs", 1, "--log_dir",
         tmp_path, "--batch_size", 14)  # fmt: skip
     run(monkeypatch, "export_gt_depth", *base)
+    masked = VideoFolder(own, [Frame("drive_0001", 4, "l")], 64, 96, with_depth=True)
+    depth = masked[0]["depth_gt"]
+    assert (depth[96:] == 0).all() and (depth[60:96] > 0).any()
     weights = tmp_path / "mdp/models/weights_0"
     run(monkeypatch, "evaluate_depth", *base, "--eval_stereo", "--load_weights_folder", weights,
         "--no_cuda", "--json", tmp_path / "result.json")  # fmt: skip

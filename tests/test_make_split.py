@@ -185,3 +185,17 @@ def test_what_cannot_be_split_is_named(monkeypatch, capsys, tmp_path):
     assert "right: has no frame of the numbers in" in line()
     assert "nowhere: no such data folder" in fails(monkeypatch, capsys, TOOL, "nowhere")
     assert not (tmp_path / "splits").exists()
+
+
+def test_sequences_behind_links_are_found_and_loops_are_not_followed(monkeypatch, tmp_path):
+    add_sequence(tmp_path / "disk", "far", range(30))
+    add_sequence(tmp_path / "data", "near", range(30))
+    (tmp_path / "data/far").symlink_to(tmp_path / "disk/far")
+    (tmp_path / "data/loop").symlink_to(tmp_path / "data")
+    run(monkeypatch, TOOL, tmp_path / "data")
+    assert {line.split()[0] for line in lines(tmp_path / "data", "train")} == {"far", "near"}
+
+
+def test_names_that_a_split_takes_for_remarks_are_refused(monkeypatch, capsys, tmp_path):
+    add_sequence(tmp_path, "#walk", range(30))
+    assert "#walk: a split takes a line with #" in fails(monkeypatch, capsys, TOOL, tmp_path)

@@ -15,16 +15,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from datasets import DATASETS, Frame, MonoDataset, read_split, split_folder  # noqa: E402
 from doctor import Finding, Report, examine  # noqa: E402
-from options import SampleOptions, SourceOptions, WorkersOptions, flag, parse  # noqa: E402
+from options import SampleOptions, WorkersOptions, flag, parse  # noqa: E402
 from tools.check_report import ILLUSTRATED, write_report  # noqa: E402
 from utils import UserError, atomic_write, demand_writable, run_script  # noqa: E402
 
 PARTS = ("train", "val", "test")
 FAULTY = 1  # exit status
+ENDS = {"out": (".html", ".htm"), "json": (".json",)}
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckOptions(WorkersOptions, SampleOptions, SourceOptions):
+class CheckOptions(WorkersOptions, SampleOptions):
     """Look for what spoils self-supervised training on a data set."""
 
     frames: int = flag(200, "frames of each sequence that are looked at, at most")
@@ -33,8 +34,10 @@ class CheckOptions(WorkersOptions, SampleOptions, SourceOptions):
 
     def check(self) -> None:
         self._demand_positive("frames")
-        nyuv2 = self.dataset in ("nyuv2", "nyuv2_raw")
-        self._demand(not (nyuv2 and self.use_stereo), "--use_stereo: NYUv2 has one camera")
+        for name in ("out", "json"):
+            path, ends = getattr(self, name), ENDS[name]
+            good = path is None or path.suffix.lower() in ends
+            self._demand(good, f"--{name} {path}: give a name that ends in {ends[0]}")
 
 
 def read_parts(options: CheckOptions) -> dict[str, list[Frame]]:
@@ -45,7 +48,10 @@ def read_parts(options: CheckOptions) -> dict[str, list[Frame]]:
     """
     kind = DATASETS[options.dataset]
     kind.demand_data(options.data_path)
-    folder = split_folder(options.split, options.data_path)
+    try:
+        folder = split_folder(options.split, options.data_path)
+    except UserError as error:
+        raise UserError(str(error), kind.how_to_get) from None
     files = {part: folder / f"{part}_files.txt" for part in PARTS}
     parts = {part: read_split(path) for part, path in files.items() if path.is_file()}
     if not parts:

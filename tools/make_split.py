@@ -109,6 +109,8 @@ def sequence_runs(data_path: Path, name: str) -> list[Run]:
     """
     if len(name.split()) != 1:
         raise UserError(f"{data_path / name}: no split can name a folder with spaces; rename it")
+    if name.startswith("#"):
+        raise UserError(f"{data_path / name}: a split takes a line with # for a remark; rename it")
     sequence = read_sequence(data_path / name)
     numbers = set(numbered_files(sequence.images, EXTENSIONS))
     if not numbers:
@@ -130,17 +132,22 @@ def test_runs(data_path: Path, name: str) -> list[Run]:
 
 
 def split_of(
-    data_path: Path, val_share: float = 0.1, stride: int = 1, test: Iterable[str] = ()
+    data_path: Path,
+    val_share: float = 0.1,
+    stride: int = 1,
+    test: Iterable[str] = (),
+    without: Iterable[str] = (),
 ) -> Files:
     """Lines of the split's files.
 
     Args:
         test: sequences that are all test.
+        without: sequences that have no part in it.
 
     Raises:
         UserError: no sequences, too few frames, or no such sequence to test on.
     """
-    names = find_sequences(data_path)
+    names = [name for name in find_sequences(data_path) if name not in without]
     if not names:
         raise UserError(
             f"{data_path}: holds no folder with an {CAMERA_FILE}; tools/prepare_video.py writes "
@@ -169,19 +176,26 @@ def split_of(
     return files
 
 
+def texts_of(folder: Path, files: Files) -> dict[Path, str]:
+    """What the files of a split hold."""
+    return {folder / f"{part}_files.txt": "\n".join(files[part]) + "\n" for part in files}
+
+
+def other_files(folder: Path, files: Files) -> list[Path]:
+    """Files of another split than this in a folder."""
+    wanted = texts_of(folder, files)
+    paths = [folder / f"{part}_files.txt" for part in PARTS]
+    there = [path for path in paths if path.exists()]
+    return [p for p in there if p.read_text(encoding="utf-8", errors="replace") != wanted.get(p)]
+
+
 def write_split(folder: Path, files: Files, overwrite: bool = False) -> None:
     """Write the files of a split, and take away those of another that was there.
 
     Raises:
         UserError: another is there, and `overwrite` is false.
     """
-    wanted = {folder / f"{part}_files.txt": "\n".join(files[part]) + "\n" for part in files}
-    all_paths = [folder / f"{part}_files.txt" for part in PARTS]
-    other = [
-        path
-        for path in all_paths
-        if path.exists() and path.read_text(encoding="utf-8", errors="replace") != wanted.get(path)
-    ]
+    wanted, other = texts_of(folder, files), other_files(folder, files)
     if other and not overwrite:
         raise UserError(f"{other[0]}: is there with other frames; add --overwrite, or --split NAME")
     for path in other:

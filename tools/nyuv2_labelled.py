@@ -1,7 +1,6 @@
 """Take NYUv2's labelled images, their depth and their scenes out of the official MATLAB file."""
 
 import contextlib
-import io
 import math
 import re
 import threading
@@ -11,7 +10,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from PIL import Image
 
 from datasets.nyuv2 import (
     DEPTH_FOLDERS,
@@ -21,6 +19,7 @@ from datasets.nyuv2 import (
     PAGE,
     SCENES_FILE,
 )
+from media import encoded
 from tools.prepared import claim
 from utils import UserError, atomic_write, in_parallel
 
@@ -30,7 +29,6 @@ LAYOUT = {  # as HDF5 sees it: MATLAB's axes in reverse
     "rawDepths": (np.float32, (640, 480)),
 }
 LARGEST_CACHE = 64 << 20  # bytes, per array
-QUALITY = 95
 FURTHEST_M = 65.0  # what 16 bits of millimetres hold
 
 
@@ -179,14 +177,6 @@ def chunk_bytes(path: Path) -> int:
             if array.chunks and array.shape
         ]
     return min(max(sizes, default=0), LARGEST_CACHE) + (1 << 20)
-
-
-def encoded(image: np.ndarray, png: bool) -> bytes:
-    """A colour image as the bytes of a PNG or JPEG."""
-    memory = io.BytesIO()
-    picture = Image.fromarray(np.ascontiguousarray(image))
-    picture.save(memory, "PNG") if png else picture.save(memory, "JPEG", quality=QUALITY)
-    return memory.getvalue()
 
 
 def depth_png(depth_m: np.ndarray, mat: Path, number: int) -> bytes:

@@ -25,8 +25,9 @@ from datasets.kinect import (
     register,
     undistort,
 )
+from media import encoded
 from motion import Motion, Reference
-from tools.nyuv2_labelled import depth_png, encoded
+from tools.nyuv2_labelled import depth_png
 from utils import UserError, atomic_write
 
 NAME = re.compile(r"([rd])-(\d+\.\d+)-\d+\.(ppm|pgm)", re.ASCII)

@@ -148,7 +148,8 @@ def read_mask(path: Path) -> Bool[ndarray, "H W"]:
 
 def plain(word: str) -> str:
     """-1e-3 as -0.001, for argparse takes the former for a flag."""
-    return f"{float(word):.20f}" if re.fullmatch(r"-[\d.]+e[+-]?\d{1,2}", word, re.I) else word
+    number = re.fullmatch(r"-(\d+\.?\d*|\.\d+)e[+-]?\d{1,2}", word, re.I)
+    return f"{float(word):.20f}" if number else word
 
 
 def main() -> None:

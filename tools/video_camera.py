@@ -15,7 +15,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from PIL import Image
 
-from camera import FOCAL, Camera, camera_of
+from camera import FOCAL, LONGEST_FOCAL, Camera, camera_of
 from datasets.folder import Given
 from datasets.intrinsics import demand_camera, pinhole, resize_K
 from media import BAD
@@ -32,6 +32,12 @@ COLMAP = {  # models: parameters; the distortion follows the principal point
 COLMAP_CORNER = 0.5  # its pixel centres are there, ours are whole numbers
 OPENCV_COUNTS = (0, 4, 5, 8, 12, 14)  # numbers of its distortion models
 OPENCV_ENDS = (".yml", ".yaml", ".json")
+DISTORTIONS = ("distortioncoefficients", "distcoeffs", "distcoeff", "distortion", "dist", "d")
+MODEL = "distortionmodel"
+SAYS_DISTORTION = re.compile("dist|(?:k[1-6]|p[12])$")
+ODD_YAML = (  # what PyYAML raises of texts that are none, and of tags that do not fit
+    yaml.YAMLError, ValueError, RecursionError, OverflowError, AttributeError, KeyError, TypeError
+)  # fmt: skip
 MOST_NUMBERS = 20  # of a matrix or vector
 KNOWN = "give an intrinsics.json, COLMAP's cameras.txt, or OpenCV's or ROS's .yaml or .json"
 SAME_ASPECT = 0.01
@@ -127,13 +133,18 @@ Parameters = tuple[Float[ndarray, "3 3"], tuple[int, int], Float[ndarray, " N"]]
 
 
 def own_camera(path: Path, text: str, size: tuple[int, int]) -> Parameters | None:
-    """K, size and no distortion of an intrinsics.json; None if this is none."""
+    """K, size and distortion of an intrinsics.json; None if this is none.
+
+    Raises:
+        UserError: a number is missing, or it says something of distortion that is not understood.
+    """
     values = None
     with contextlib.suppress(ValueError, RecursionError):
         values = json.loads(text)
     if not isinstance(values, dict) or "fx" not in values:
         return None
-    return *Given(path, values).camera(lambda: size), np.zeros(0)
+    K, own_size = Given(path, values).camera(lambda: size)
+    return K, own_size, distortion_of(path, values)
 
 
 def colmap_camera(path: Path, text: str) -> Parameters:
@@ -180,37 +191,65 @@ def opencv_camera(path: Path, text: str, size: tuple[int, int]) -> Parameters:
         UserError: it is no such file, lacks a part, or describes a fisheye.
     """
     text = re.sub(r"\A%YAML:?[^\n]*\n", "", text.lstrip()).replace("!!opencv-matrix", "")
-    try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError, OverflowError):
-        values = None
+    values = None
+    with contextlib.suppress(*ODD_YAML):
+        values = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
     if not isinstance(values, dict):
         raise UserError(f"{path}: cannot be read as a camera file; {KNOWN}")
-    found = {str(name).lower().replace("_", ""): value for name, value in values.items()}
-    if found.get("distortionmodel") in ("equidistant", "fisheye"):
+    found = plainly_named(values)
+    if found.get(MODEL) in ("equidistant", "fisheye"):
         raise UserError(f"{path}: is the camera of a fisheye lens; undistort the frames before")
     K = numbers(found, "cameramatrix", "k")
-    distortion = numbers(found, "distortioncoefficients", "distcoeffs", "d")
     if len(K) != 9:
         raise UserError(f"{path}: holds no camera_matrix of 3 x 3 numbers; {KNOWN}")
+    distortion = distortion_of(path, values)
+    sizes = numbers(found, "imagewidth", "width") + numbers(found, "imageheight", "height")
+    if len(sizes) == 2 and np.isfinite(sizes).all():
+        size = (int(sizes[0]), int(sizes[1]))
+    fx, _, cx, _, fy, cy = K[:6]  # without skew
+    return pinhole(fx, fy, cx, cy), size, distortion
+
+
+def plainly_named(values: dict[Any, Any]) -> dict[str, Any]:
+    """The same without regard to capitals and underscores in names."""
+    return {str(name).lower().replace("_", ""): value for name, value in values.items()}
+
+
+def distortion_of(path: Path, values: dict[Any, Any]) -> Float[ndarray, " N"]:
+    """OpenCV's coefficients k1 k2 p1 p2 k3 ..., none where a file says nothing of them.
+
+    Raises:
+        UserError: they are of no model of OpenCV's, or under a name that is not known.
+    """
+    found = plainly_named(values)
+    odd = [
+        name
+        for name, value in found.items()
+        if value is not None and name not in (*DISTORTIONS, MODEL) and SAYS_DISTORTION.match(name)
+    ]
+    if odd:
+        raise UserError(
+            f"{path}: '{odd[0][:30]}' is not understood; write distortion_coefficients: "
+            "[k1, k2, p1, p2, k3], or take it out where the frames are straight"
+        )
+    distortion = numbers(found, *DISTORTIONS)
     if len(distortion) not in OPENCV_COUNTS:
         raise UserError(
             f"{path}: has {len(distortion)} distortion_coefficients; OpenCV's models have "
             f"{', '.join(map(str, OPENCV_COUNTS[1:]))}"
         )
-    sizes = numbers(found, "imagewidth", "width") + numbers(found, "imageheight", "height")
-    if len(sizes) == 2 and np.isfinite(sizes).all():
-        size = (int(sizes[0]), int(sizes[1]))
-    fx, _, cx, _, fy, cy = K[:6]  # without skew
-    return pinhole(fx, fy, cx, cy), size, np.array(distortion)
+    return np.array(distortion, np.float64)
 
 
 def numbers(values: dict[str, Any], *names: str) -> list[float]:
     """Numbers of the first of these names that is there, or of its `data`; NaN for what is none."""
     value = next((values[name] for name in names if name in values), [])
     value = value.get("data", []) if isinstance(value, dict) else value
-    items = value if isinstance(value, list) else [value]
-    return [number(item) for item in items[:MOST_NUMBERS]]
+    items = [value]
+    for _ in range(2):  # rows of a matrix may be lists of their own
+        items = [one for item in items for one in (item if isinstance(item, list) else [item])]
+        items = items[:MOST_NUMBERS]
+    return [number(item) for item in items]
 
 
 def number(item: Any) -> float:
@@ -237,8 +276,9 @@ def exif_focal(path: Path, size: tuple[int, int]) -> float | None:
         sensor = max(int(exif.get(which) or 0) for which in (SENSOR_WIDTH, SENSOR_HEIGHT))
     except (*BAD, TypeError, ZeroDivisionError):
         return None
+    focal = math.nan
     if equivalent > 0:
-        return equivalent / DIAGONAL_35MM * math.hypot(*size)
-    if min(length, per_unit, unit_mm) > 0:
-        return length * per_unit / unit_mm * max(size) / (sensor or max(size))
-    return None
+        focal = equivalent / DIAGONAL_35MM * math.hypot(*size)
+    elif min(length, per_unit, unit_mm) > 0:
+        focal = length * per_unit / unit_mm * max(size) / (sensor or max(size))
+    return focal if 0 < focal < LONGEST_FOCAL else None

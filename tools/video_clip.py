@@ -72,7 +72,7 @@ def view_of(clip: Clip, lens: Lens, settings: Settings) -> View:
     if settings.crop_borders:
         left, top, right, bottom = margins
         rows, columns = slice(top, clip.size[1] - bottom), slice(left, clip.size[0] - right)
-        some = (picture[rows, columns] for picture in clip.some(FOR_BORDERS))
+        some = (picture[rows, columns] for picture in clip.some(FOR_BORDERS, settings.span))
         found = black_borders([picture for picture in some if picture.size])
         margins = tuple(a + b for a, b in zip(margins, found, strict=True))
     try:
@@ -84,13 +84,16 @@ def view_of(clip: Clip, lens: Lens, settings: Settings) -> View:
 def complaint(made: Made) -> str:
     """Why nothing is kept of a clip."""
     if made.read == made.unreadable:
-        return "no frame between --start and --end can be decoded"
+        return "no frame between --start and --end can be decoded, or has the size of the first"
     if made.still:
         return (
             f"{made.still} of {made.read} frames show no motion, and no {SHORTEST} in a row are "
             "left: was the camera fixed? (--min_motion 0 keeps all)"
         )
-    return f"has no {SHORTEST} frames in a row that show one scene"
+    return (
+        f"has no {SHORTEST} frames in a row that show one scene, of {made.read} that --start, "
+        "--end and --fps leave"
+    )
 
 
 def pictures(

@@ -12,7 +12,10 @@ from tqdm import tqdm
 
 from camera import FOCAL
 from datasets.folder import read_sequence
-from tools.make_split import split_of, summary, write_split
+from doctor.cameras import check_intrinsics
+from doctor.frames import Camera
+from doctor.report import Finding
+from tools.make_split import other_files, split_of, summary, write_split
 from tools.prepared import claim
 from tools.video_camera import Known, Lens
 from tools.video_clip import prepare_clip
@@ -25,7 +28,7 @@ SPLIT = "video"
 RESERVED = ("splits", "prepared.json")  # names in the folder that are no clip's
 TOO_FAST = 1.01  # a clock by so much faster than the clip is refused
 TRAINED = 640  # pixels of the longer side that training is proposed with, at most
-STEP = 32  # what the network's sides are multiples of
+STEP, LEAST = 32, 64  # what the network's sides are multiples of, and not below
 
 
 class Job(NamedTuple):
@@ -62,17 +65,26 @@ def prepare(
         raise UserError("--source_fps is the rate of folders of images; videos say theirs")
     for job in jobs:
         demand_sense(job, settings)
+    sizes = [f"{w}x{h}" for w, h in sorted({job.clip.size for job in jobs})]
+    if known.camera.fx is not None and len(sizes) > 1:
+        raise UserError(
+            f"--fx {known.camera.fx:g}: is in pixels of clips of one size, these have "
+            f"{' and '.join(sizes)}; prepare them one size after the other, or give --fov_deg"
+        )
+    for line in dict.fromkeys(finding.line for job in jobs for finding in doubts(job.lens)):
+        print(f"WARNING: {line}")
     if jobs:
         claim(out, settings.content | known.content | {"source_fps": source_fps})
         remove_unfinished(out)
         jobs = [job._replace(made=read_made(job.folder, job.clip)) for job in jobs]
+        new = [job.folder.name for job in jobs if job.made is None]
         jobs, lines = make_all(jobs, settings, num_workers)
         failed += lines
     done = [job for job in jobs if job.made is not None]
     if done:
         report(done)
         try:
-            finish(out, done)
+            finish(out, done, new)
         except UserError as error:
             failed.append(str(error))
     if failed:
@@ -155,6 +167,11 @@ def demand_sense(job: Job, settings: Settings) -> None:
         raise UserError(f"--mask: is black wherever frames of {clip.path} are kept")
 
 
+def doubts(lens: Lens) -> list[Finding]:
+    """What is odd about the camera that was given."""
+    return [] if lens.guessed else check_intrinsics(Camera(lens.K, lens.size))
+
+
 def make_all(jobs: list[Job], settings: Settings, workers: int) -> tuple[list[Job], list[str]]:
     """The jobs with what has become of them, and a line about each clip that nothing came of.
 
@@ -209,7 +226,7 @@ def sentence(made: Made) -> str:
     for count, words in (
         (made.still, "without motion"),
         (made.unlinked, "that motion links to too few others"),
-        (made.unreadable, "that cannot be decoded"),
+        (made.unreadable, "that cannot be decoded or have another size than the first"),
     ):
         parts += [f"{count} {words}"] * (count > 0)
     return ", ".join(parts)
@@ -225,24 +242,41 @@ def camera_line(job: Job) -> str:
     )
 
 
-def finish(out: Path, jobs: list[Job]) -> None:
+def finish(out: Path, jobs: list[Job], new: list[str]) -> None:
     """The split of all sequences in the folder, and what to do next.
+
+    A split that is there is replaced if it is what this tool makes without the sequences that are
+    `new`; one that somebody made otherwise stays.
 
     Raises:
         UserError: too few frames to train and to validate on.
     """
-    files = split_of(out)
-    write_split(out / "splits" / SPLIT, files, overwrite=True)
-    print(f"split {SPLIT} in {out}: {summary(files)}")
+    folder, files = out / "splits" / SPLIT, split_of(out)
+    if other_files(folder, files) and not was_made_here(folder, out, new):
+        print(
+            f"split {SPLIT} in {out} was made otherwise and stays; tools/make_split.py {out} "
+            "--overwrite makes it of all sequences"
+        )
+    else:
+        write_split(folder, files, overwrite=True)
+        print(f"split {SPLIT} in {out}: {summary(files)}")
     width, height = training_size(read_sequence(jobs[0].folder).size)
     data = f"--dataset folder --data_path {out}"
     print(f"python tools/check_data.py {data}")
     print(f"python train.py {data} --height {height} --width {width}")
 
 
+def was_made_here(folder: Path, out: Path, new: list[str]) -> bool:
+    """Whether a split is what this tool makes of the sequences that are not new."""
+    try:
+        return not other_files(folder, split_of(out, without=new))
+    except UserError:
+        return False
+
+
 def training_size(size: tuple[int, int]) -> tuple[int, int]:
     """(width, height) to train at: multiples that come nearest to the aspect of pictures of `size`,
-    not larger than these."""
-    longer = max(min(TRAINED, max(size)) // STEP * STEP, STEP)
-    sides = (max(round(longer * side / max(size) / STEP), 1) * STEP for side in size)
+    not larger than these where they are large enough."""
+    longer = max(min(TRAINED, max(size)) // STEP * STEP, LEAST)
+    sides = (max(round(longer * side / max(size) / STEP) * STEP, LEAST) for side in size)
     return tuple(sides)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from datasets.folder import CAMERA_FILE
-from tools.nyuv2_labelled import encoded
+from media import encoded
 from tools.video_camera import Lens
 from tools.video_source import Clip, Picture
 from tools.video_view import Margins, View
@@ -104,8 +104,9 @@ def camera_file(
     clip: Clip, lens: Lens, view: View, settings: Settings, made: Made
 ) -> dict[str, Any]:
     """What the intrinsics.json of a sequence says."""
-    content = numbers_of(view.K, view.size) | {"camera": view.camera}
-    content |= {"guessed": True} if lens.guessed else {}
+    content = numbers_of(view.K, view.size)
+    content |= {"guessed": True} if lens.guessed else {"camera": view.camera}
+    content |= {"reshaped": True} if view.reshaped else {}
     content |= {"mask": MASK_FILE} if settings.mask is not None else {}
     rate = settings.fps or clip.fps
     content |= {"frames_per_second": rate} if rate else {}

@@ -17,6 +17,7 @@ Picture = UInt8[ndarray, "H W 3"]
 Moment = tuple[float, Picture | None]  # seconds, and the frame unless it cannot be decoded
 ASSUMED_RATE = 30.0  # of frames of which none is known: for the length of a pause only
 SPAN = (0.0, math.inf)
+MENDS = "copy it again, or try ffmpeg -i IN out.mp4"
 FALSE_ENDS = 0.02  # of a video's frames may be missing at its end: its own count is no more exact
 
 
@@ -46,9 +47,15 @@ class Clip:
         """Frames in order, with the seconds since the beginning; those in `span` only."""
         raise NotImplementedError
 
-    def some(self, count: int) -> list[Picture]:
-        """Up to `count` frames from all over the clip."""
+    def some(self, count: int, span: tuple[float, float] = SPAN) -> list[Picture]:
+        """Up to `count` frames from all over the seconds in `span`."""
         raise NotImplementedError
+
+    def _numbers(self, count: int, span: tuple[float, float]) -> list[int]:
+        """Of up to `count` frames that lie evenly in a span."""
+        last = max(self.count - 1, 0)
+        first, last = (min(seconds * self.rate, last) for seconds in span)
+        return sorted({int(i) for i in np.linspace(first, last, count)})
 
     def _fitting(self, frame: Picture) -> Picture | None:
         """The frame, unless it is of another size than the first."""
@@ -67,7 +74,7 @@ class Video(Clip):
         capture = cv2.VideoCapture(str(path))
         there, frame = capture.read()
         if not there:
-            raise UserError(f"{path}: cannot be read as a video")
+            raise UserError(f"{path}: cannot be read as a video; {MENDS}")
         self.size = frame.shape[1::-1]
         fps, count = (capture.get(w) for w in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.fps = fps if 0 < fps < 1000 else None
@@ -102,10 +109,10 @@ class Video(Clip):
             yield from [(seconds, None)] * bad
         capture.release()
 
-    def some(self, count: int) -> list[Picture]:
+    def some(self, count: int, span: tuple[float, float] = SPAN) -> list[Picture]:
         capture, found = cv2.VideoCapture(str(self.path)), []
-        for at in np.linspace(0, max(self.count - 1, 0), count):
-            capture.set(cv2.CAP_PROP_POS_FRAMES, int(at))
+        for number in self._numbers(count, span):
+            capture.set(cv2.CAP_PROP_POS_FRAMES, number)
             there, frame = capture.read()
             if there and frame.shape[1::-1] == self.size:
                 found.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
@@ -137,9 +144,8 @@ class Images(Clip):
                 picture = readable(path)
                 yield seconds, None if picture is None else self._fitting(picture)
 
-    def some(self, count: int) -> list[Picture]:
-        which = sorted({int(i) for i in np.linspace(0, self.count - 1, count)})
-        pictures = (readable(self.paths[i]) for i in which)
+    def some(self, count: int, span: tuple[float, float] = SPAN) -> list[Picture]:
+        pictures = (readable(self.paths[i]) for i in self._numbers(count, span))
         return [p for p in pictures if p is not None and self._fitting(p) is not None]
 
 

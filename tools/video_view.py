@@ -12,6 +12,7 @@ from tools.video_source import Picture
 from utils import UserError
 
 Margins = tuple[int, int, int, int]  # left, top, right, bottom
+SAME_SHAPE = 0.02  # stretch of pixels, as rounding makes it
 SMALLEST = 32  # pixels of a side that are no picture any more
 LONGEST = 1280  # pixels of a side, unless a size is given
 DARK = 32  # of 255: black borders, with what compression makes of them
@@ -29,6 +30,7 @@ class View:
     Attributes:
         K: camera of the pictures, in pixels of them.
         size: (width, height) of the pictures.
+        reshaped: the principal point need not be in their middle, nor their pixels square.
 
     Raises:
         UserError: nothing is left, or the camera makes no sense for it.
@@ -52,6 +54,8 @@ class View:
             K, cut = new_K, new_size
         self.size = size or shrunk(cut)
         self.K = resize_K(K, cut, self.size)
+        stretch = (self.size[0] / cut[0]) / (self.size[1] / cut[1])
+        self.reshaped = any(margins) or abs(stretch - 1) > SAME_SHAPE
         if not (0 <= self.K[0, 2] < self.size[0] and 0 <= self.K[1, 2] < self.size[1]):
             raise UserError(
                 f"--crop {' '.join(map(str, margins))}: the camera's principal point "
