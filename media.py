@@ -17,7 +17,12 @@ from utils import UserError, demand_writable
 
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+USUAL_FPS = 30.0  # of videos that do not say theirs
 OUTPUTS = ("_disp", "_side_by_side", "_depth", "_uncertainty")  # ends of our own files' names
+Margins = tuple[int, int, int, int]  # left, top, right, bottom
+DARK = 32  # of 255: black borders, with what compression makes of them
+SOFT = 2  # pixels beside a black border that are darkened by it
+LARGEST_BORDER = 0.4  # of a side; more is a dark picture
 QUALITY = 95  # of JPEGs that are training data
 BAD = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
@@ -86,6 +91,26 @@ def encoded(image: ndarray, png: bool) -> bytes:
     return memory.getvalue()
 
 
+def black_borders(pictures: list[UInt8[ndarray, "H W C"]]) -> Margins:
+    """Margins that are black in all of some pictures of one size; none where these are dark."""
+    if not pictures:
+        return 0, 0, 0, 0
+    brightest = np.max([picture.max(2) for picture in pictures], axis=0)
+    (left, right), (top, bottom) = (dark_ends(brightest.max(axis)) for axis in (0, 1))
+    return left, top, right, bottom
+
+
+def dark_ends(line: ndarray) -> tuple[int, int]:
+    """How many of a row's values are black at its beginning and at its end."""
+    bright = np.flatnonzero(line > DARK)
+    if not len(bright):
+        return 0, 0
+    first, last = int(bright[0]), len(line) - 1 - int(bright[-1])
+    if max(first, last) > LARGEST_BORDER * len(line):
+        return 0, 0
+    return (first + SOFT if first else 0), (last + SOFT if last else 0)
+
+
 class VideoReader:
     """Frames of a video file, or of a webcam until it is interrupted.
 
@@ -102,10 +127,9 @@ class VideoReader:
         if not self._first[0]:
             what = f"webcam {given}" if self.is_webcam else given
             raise UserError(f"{what}: cannot be read as a video")
-        fps = self._capture.get(cv2.CAP_PROP_FPS)
-        self.fps = fps if 0 < fps < 1000 else 30.0
-        count = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        self.count = int(count) if 0 < count < 1e9 and not self.is_webcam else None
+        fps, count = rate_and_count(self._capture)
+        self.fps = fps or USUAL_FPS
+        self.count = None if self.is_webcam else count
 
     def __iter__(self) -> Iterator[UInt8[ndarray, "H W 3"]]:
         there, frame = self._first
@@ -115,6 +139,12 @@ class VideoReader:
 
     def close(self) -> None:
         self._capture.release()
+
+
+def rate_and_count(capture: cv2.VideoCapture) -> tuple[float | None, int | None]:
+    """Frames per second and number of frames as a video says them, None for what is none."""
+    fps, count = (capture.get(what) for what in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
+    return fps if 0 < fps < 1000 else None, int(count) if 0 < count < 1e9 else None
 
 
 class VideoWriter:

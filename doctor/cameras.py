@@ -6,6 +6,7 @@ import numpy as np
 
 from datasets import Frame, MonoDataset, VideoFolder
 from datasets.folder import numbered_files
+from media import black_borders
 
 from .frames import Camera, Reader
 from .report import Finding
@@ -17,7 +18,7 @@ ASPECT = 0.8, 1.25  # of a pixel: sensors have square ones
 FIELD_DEG = 15.0, 140.0  # a telephoto lens, and what a pinhole can be of at most
 SAME_SHAPE = 0.01  # relative difference of aspects that rounding makes when images are resized
 NOMINAL = 0.05  # relative difference of focal lengths at which the published camera is another
-BLACK, BORDER = 24, 0.02  # of 255, with what encoding adds; share of the size that is a border
+BORDER = 0.02  # share of the size that is one
 CHECK = "camera"
 
 
@@ -195,12 +196,9 @@ def check_borders(reader: Reader, frames: list[Frame]) -> list[Finding]:
         return []
     if any(image.shape != images[0].shape for image in images):
         return []
-    brightest = np.max(images, axis=0)
-    shares = []
-    for axis in (1, 0):
-        lit = np.flatnonzero(brightest.max(axis) > BLACK)
-        length = brightest.shape[1 - axis]
-        shares += [lit[0] / length, 1 - (lit[-1] + 1) / length] if len(lit) else [1.0]
+    height, width = images[0].shape
+    left, top, right, bottom = black_borders([image[..., None] for image in images])
+    shares = left / width, right / width, top / height, bottom / height
     if max(shares) < BORDER:
         return []
     return [

@@ -21,13 +21,13 @@ from datasets.folder import VideoFolder, read_sequence
 from doctor import examine
 from doctor.cameras import check_intrinsics
 from doctor.frames import Camera
-from media import VideoWriter
+from media import VideoWriter, black_borders
 from tools import video_clip, video_source
 from tools.video_camera import Lens, exif_focal, read_camera
 from tools.video_run import training_size
 from tools.video_sequence import SequenceWriter
 from tools.video_source import Images, Video, natural, on_clock
-from tools.video_view import View, black_borders, unbent
+from tools.video_view import View, unbent
 from utils import UserError
 
 TOOL = "tools.prepare_video"

@@ -15,11 +15,12 @@ from PIL import Image
 
 from datasets.folder import CAMERA_FILE
 from datasets.intrinsics import resize_K
+from media import black_borders
 from motion import Reference
 from tools.video_camera import Lens
 from tools.video_sequence import MASK_FILE, SHORTEST, Made, SequenceWriter, Settings, camera_file
 from tools.video_source import Clip, Picture, on_clock
-from tools.video_view import View, black_borders
+from tools.video_view import View
 from utils import UserError, ahead, atomic_folder
 
 FOR_BORDERS = 16  # frames of a clip that are looked at for black borders

@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from datasets.folder import CAMERA_FILE
-from media import encoded
+from media import Margins, encoded
 from tools.video_camera import Lens
 from tools.video_source import Clip, Picture
-from tools.video_view import Margins, View
+from tools.video_view import View
 from utils import UserError
 
 MASK_FILE = "mask.png"

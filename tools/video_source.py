@@ -10,12 +10,11 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from media import IMAGES, VIDEOS, find_images, open_image
+from media import IMAGES, USUAL_FPS, VIDEOS, find_images, open_image, rate_and_count
 from utils import UserError
 
 Picture = UInt8[ndarray, "H W 3"]
 Moment = tuple[float, Picture | None]  # seconds, and the frame unless it cannot be decoded
-ASSUMED_RATE = 30.0  # of frames of which none is known: for the length of a pause only
 SPAN = (0.0, math.inf)
 MENDS = "copy it again, or try ffmpeg -i IN out.mp4"
 FALSE_ENDS = 0.02  # of a video's frames may be missing at its end: its own count is no more exact
@@ -41,7 +40,7 @@ class Clip:
     @property
     def rate(self) -> float:
         """Frames per second, assumed where unknown."""
-        return self.fps or ASSUMED_RATE
+        return self.fps or USUAL_FPS
 
     def moments(self, span: tuple[float, float] = SPAN) -> Iterator[Moment]:
         """Frames in order, with the seconds since the beginning; those in `span` only."""
@@ -76,9 +75,8 @@ class Video(Clip):
         if not there:
             raise UserError(f"{path}: cannot be read as a video; {MENDS}")
         self.size = frame.shape[1::-1]
-        fps, count = (capture.get(w) for w in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
-        self.fps = fps if 0 < fps < 1000 else None
-        self.count = int(count) if 0 < count < 1e9 else 0
+        self.fps, count = rate_and_count(capture)
+        self.count = count or 0
         self.bytes = path.stat().st_size
         capture.release()
 

@@ -7,17 +7,14 @@ from numpy import ndarray
 from PIL import Image
 
 from datasets.intrinsics import crop_K, resize_K
+from media import Margins
 from tools.video_camera import Lens
 from tools.video_source import Picture
 from utils import UserError
 
-Margins = tuple[int, int, int, int]  # left, top, right, bottom
 SAME_SHAPE = 0.02  # stretch of pixels, as rounding makes it
 SMALLEST = 32  # pixels of a side that are no picture any more
 LONGEST = 1280  # pixels of a side, unless a size is given
-DARK = 32  # of 255: black borders, with what compression makes of them
-SOFT = 2  # pixels beside a black border that are darkened by it
-LARGEST_BORDER = 0.4  # of a side; more is a dark picture
 
 
 class View:
@@ -146,23 +143,3 @@ def unbent(
 
 def numbers(values: Float[ndarray, " N"]) -> str:
     return " ".join(f"{value:g}" for value in values)
-
-
-def black_borders(pictures: list[Picture]) -> Margins:
-    """Margins that are black in all of some frames of one size."""
-    if not pictures:
-        return 0, 0, 0, 0
-    brightest = np.max([picture.max(2) for picture in pictures], 0)
-    (left, right), (top, bottom) = (dark_ends(brightest.max(axis)) for axis in (0, 1))
-    return left, top, right, bottom
-
-
-def dark_ends(line: ndarray) -> tuple[int, int]:
-    """How many of a row's values are black at its beginning and at its end."""
-    bright = np.flatnonzero(line > DARK)
-    if not len(bright):
-        return 0, 0
-    first, last = int(bright[0]), len(line) - 1 - int(bright[-1])
-    if max(first, last) > LARGEST_BORDER * len(line):
-        return 0, 0
-    return (first + SOFT if first else 0), (last + SOFT if last else 0)
