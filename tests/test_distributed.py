@@ -154,6 +154,9 @@ def test_two_processes_step_as_one_on_the_joined_batch(tmp_path):
 # Training
 
 
+WEIGHTS = "mdp/models/weights_1"
+
+
 @pytest.fixture(scope="module")
 def flags(sample, tmp_path_factory):
     folder = write_split(tmp_path_factory.mktemp("team"), "1-9", "5-9")
@@ -161,13 +164,13 @@ def flags(sample, tmp_path_factory):
 
 
 def test_two_processes_train_and_one_writes(flags, tmp_path):
-    processes = start_all(
-        2, *flags, "--log_dir", tmp_path, "--num_epochs", 2, "--accumulate_grad", 2
-    )
+    more = ["--num_epochs", 2, "--accumulate_grad", 2, "--learn_intrinsics"]
+    processes = start_all(2, *flags, "--log_dir", tmp_path, *more)
     (out, err, status), (out2, err2, status2) = finish(processes)
     assert (status, status2) == (0, 0), err + err2
     assert "a step is 2 samples x 2 passes x 2 processes = 8, an epoch 1 steps (1 samples" in out
     assert "epoch 2/2: loss" in out and "saved weights_1" in out
+    assert out.count("focal length") == 2 and (tmp_path / WEIGHTS / "cameras.json").is_file()
     assert out2 == "" and "step" not in err2
     assert {p.name for p in (tmp_path / "mdp").iterdir()} == {"models", "states", "train", "val"}
     assert len(list((tmp_path / "mdp" / "train").iterdir())) == 1
