@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 
 import checkpoint
+from camera import LONGEST_FOCAL
 from datasets import Frame, GroundTruth, read_sequence, write_ground_truth
 from datasets.images import read_depth_image, read_image, read_pixels
 from datasets.kinect import read_raw_depth
@@ -33,7 +34,7 @@ from options import TrainOptions, parse
 from states import read_state
 from tools.nyuv2_labelled import LabelledFile
 from tools.nyuv2_mat import write_labelled_mat
-from tools.video_camera import read_camera
+from tools.video_camera import exif_focal, read_camera
 from utils import UserError
 
 LONGEST_S = 20  # for a small file
@@ -55,6 +56,7 @@ OWN = {
     "frames_per_second": 10,
     "camera": "one",
 }
+BENT = {"distortion": [0.1, -0.2, 0, 0.01, 0.3]}
 COLMAP = "# Camera list\n1 OPENCV 640 480 500.5 501 320.5 240 0.1 -0.05 0.001 0.0002\n"
 OPENCV = """%YAML:1.0
 ---
@@ -172,6 +174,11 @@ def camera_file(path: Path) -> None:
     assert np.isfinite(lens.K).all() and np.isfinite(lens.distortion).all()
 
 
+def photo(path: Path) -> None:
+    focal = exif_focal(path, (64, 48))
+    assert focal is None or 0 < focal < LONGEST_FOCAL
+
+
 def scenes(path: Path) -> None:
     assert all(number >= 0 and scene for number, scene in read_scenes(path.parent).items())
 
@@ -207,6 +214,14 @@ def demand_depth(depth: np.ndarray) -> None:
 def picture_bytes(array: np.ndarray, kind: str) -> bytes:
     memory = io.BytesIO()
     Image.fromarray(array).save(memory, kind)
+    return memory.getvalue()
+
+
+def photo_bytes(array: np.ndarray) -> bytes:
+    """A JPEG that says its focal length, on two ways."""
+    exif, memory = Image.Exif(), io.BytesIO()
+    exif.get_ifd(0x8769).update({37386: 5.0, 41486: 1000.0, 41488: 3, 40962: 384, 41989: 28})
+    Image.fromarray(array).save(memory, "JPEG", exif=exif)
     return memory.getvalue()
 
 
@@ -284,6 +299,8 @@ def all_parsers(folder: Path) -> dict[str, Parser]:
         "sequence": Parser("intrinsics.json", json.dumps(camera | OWN).encode(), sequence),
         "colmap": Parser("cameras.txt", COLMAP.encode(), camera_file),
         "opencv": Parser("camera.yaml", OPENCV.encode(), camera_file),
+        "own_camera": Parser("c.json", json.dumps(camera | BENT).encode(), camera_file),
+        "photo": Parser("photo.jpg", photo_bytes(colours), photo),
         "scenes": Parser("scenes.txt", SCENES.encode(), scenes),
         "ground_truth": Parser("gt_depths.npz", gt, ground_truth, mended_zip),
         "weights": Parser("depth.pth", torch_bytes(linear), weights, mended_zip),

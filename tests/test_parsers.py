@@ -11,6 +11,7 @@ from parsers import PARSERS, attempt
 
 TOKENS = [
     *b"nan inf -inf -1 0 1e400 1e-400 1e38 0x10 1_0 - -- -h --seed 0-99".split(),
+    *b"!!timestamp !!bool !!float !!set !!python/object:x &a *a <<: ? | >- dist k1".split(),
     *b".. ../ / \\ # @ ' \" : = , { } [ ]".split(),
     *(b"\0", b" ", b"\t", b"\n", b"\r", b"\x85", b"\xff", b"\xef\xbb\xbf", b"\xff\xfe"),
     *("\u0663".encode(), "\u2028".encode(), "\u00b2".encode()),
@@ -74,6 +75,8 @@ def found():
         ),
     )
     yield "options", b"--png\n@/dev/zero\n"
+    yield "opencv", b"a: !!timestamp x"
+    yield "opencv", b"a: !!bool x"
     yield "split", b"scene 0-9999999 lr\n" * 100
 
 

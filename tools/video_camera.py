@@ -5,6 +5,7 @@ import contextlib
 import json
 import math
 import re
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -267,7 +268,8 @@ def exif_focal(path: Path, size: tuple[int, int]) -> float | None:
     sensor is.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as image, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged EXIF
             exif = image.getexif().get_ifd(EXIF_IFD)
         equivalent = float(exif.get(EQUIVALENT) or 0)
         length = float(exif.get(FOCAL_LENGTH) or 0)
