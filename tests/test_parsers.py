@@ -77,6 +77,7 @@ def found():
     yield "options", b"--png\n@/dev/zero\n"
     yield "opencv", b"a: !!timestamp x"
     yield "opencv", b"a: !!bool x"
+    yield "opencv", b"!!float"
     yield "split", b"scene 0-9999999 lr\n" * 100
 
 

@@ -36,9 +36,6 @@ OPENCV_ENDS = (".yml", ".yaml", ".json")
 DISTORTIONS = ("distortioncoefficients", "distcoeffs", "distcoeff", "distortion", "dist", "d")
 MODEL = "distortionmodel"
 SAYS_DISTORTION = re.compile("dist|(?:k[1-6]|p[12])$")
-ODD_YAML = (  # what PyYAML raises of texts that are none, and of tags that do not fit
-    yaml.YAMLError, ValueError, RecursionError, OverflowError, AttributeError, KeyError, TypeError
-)  # fmt: skip
 MOST_NUMBERS = 20  # of a matrix or vector
 KNOWN = "give an intrinsics.json, COLMAP's cameras.txt, or OpenCV's or ROS's .yaml or .json"
 SAME_ASPECT = 0.01
@@ -193,7 +190,7 @@ def opencv_camera(path: Path, text: str, size: tuple[int, int]) -> Parameters:
     """
     text = re.sub(r"\A%YAML:?[^\n]*\n", "", text.lstrip()).replace("!!opencv-matrix", "")
     values = None
-    with contextlib.suppress(*ODD_YAML):
+    with contextlib.suppress(Exception):  # PyYAML's are of all kinds where tags do not fit
         values = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
     if not isinstance(values, dict):
         raise UserError(f"{path}: cannot be read as a camera file; {KNOWN}")
