@@ -13,7 +13,7 @@ from .report import Finding
 
 OFF_MIDDLE = 0.12, 0.3  # of the size: a lens is centred better, KITTI's within 0.03; only a crop
 SHAPES = 0.45, 2.5  # of what cameras take: portrait and wide screen
-SAY = "write 'reshaped': true then"
+SAY = "write 'reshaped': true"
 ASPECT = 0.8, 1.25  # of a pixel: sensors have square ones
 FIELD_DEG = 15.0, 140.0  # a telephoto lens, and what a pinhole can be of at most
 SAME_SHAPE = 0.01  # relative difference of aspects that rounding makes when images are resized
@@ -137,22 +137,20 @@ def check_intrinsics(camera: Camera, reshaped: bool = False) -> list[Finding]:
                 "fault" if scaled else "warning",
                 CHECK,
                 what,
-                "scale K with the images" if scaled else f"right if the images were cut so; {SAY}",
+                "scale K with the images" if scaled else f"if the images were cut so, {SAY}",
             )
         )
     if not ASPECT[0] < fx / fy < ASPECT[1] and not reshaped:
-        seen = (width / fx) / (height / fy)  # aspect of the view
-        likely = SHAPES[0] < seen < SHAPES[1]
+        seen = float((width / fx) / (height / fy))  # aspect of the view
+        likely = usual(seen) and not usual(width / height)
         findings.append(
             Finding(
                 "warning" if likely else "fault",
                 CHECK,
                 f"fx {fx:.1f} and fy {fy:.1f} make pixels of {fx / fy:.2f}:1, real ones are "
                 "nearly square",
-                f"right if images of {seen:.2f}:1 were resized to this shape; {SAY}"
-                if likely
-                else "check that both are in pixels of these images (normalised ones need "
-                "'normalised': true)",
+                f"if images of {seen:.2f}:1 were resized to this shape, {SAY}; otherwise check "
+                "that both are in pixels of these images (normalised ones need 'normalised': true)",
             )
         )
     field = 2 * math.degrees(math.atan(width / (2 * fx)))
@@ -168,6 +166,11 @@ def check_intrinsics(camera: Camera, reshaped: bool = False) -> list[Finding]:
             )
         )
     return findings
+
+
+def usual(aspect: float) -> bool:
+    """Whether cameras take pictures of that aspect."""
+    return SHAPES[0] < aspect < SHAPES[1]
 
 
 def check_nominal(known: Camera, nominal: Camera) -> list[Finding]:

@@ -11,9 +11,11 @@ from planted import Video, kitti_video, redwood_video, room_video, street_video
 from scipy.spatial.transform import Rotation
 
 from datasets import KITTIDepth, KITTIOdom, KITTIRaw, read_split
+from datasets.intrinsics import pinhole
 from doctor import Finding, examine
+from doctor.cameras import check_intrinsics
 from doctor.fitting import Observations, solve
-from doctor.frames import spread
+from doctor.frames import Camera, spread
 from doctor.report import SEVERITIES, summed_up
 from motion import Reference
 from tools import scenery
@@ -141,8 +143,12 @@ def test_a_K_that_was_not_scaled(video):
 def test_a_K_that_was_scaled_by_the_width_alone(street, tmp_path):
     video = street.copy(tmp_path / "video")
     video.change(fy=video.camera["fy"] / 2)
-    report = examine(video.data(), seconds=60.0)
-    assert any("square" in fault.message for fault in report.faults)
+    report = examine(video.data(), seconds=60.0)  # of 3.3:1, so perhaps reshaped
+    assert any("square" in finding.message for finding in report.warnings)
+    for aspect, severity in ((4 / 3, "fault"), (3.3, "warning")):
+        K = pinhole(500.0, 260.0, 319.5, 640 / aspect / 2 - 0.5)
+        (finding,) = check_intrinsics(Camera(K, (640, round(640 / aspect))))
+        assert finding.severity == severity and "'reshaped': true" in finding.fix
 
 
 @pytest.mark.parametrize("factor", [0.1, 9.0])

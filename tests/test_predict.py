@@ -291,7 +291,10 @@ def test_colours_of_a_video_do_not_flicker():
         (["--image_path", "{photo}", "--save", "video"], "--save video: {photo} is no video"),
         (["--image_path", "{photo}", "--max_frames", "3"], "--max_frames: {photo} is no video"),
         (["--image_path", "{photo}", "--fov_deg", "60"], "--fov_deg needs --save ply"),
-        (["--image_path", "{photo}", "--save", "ply", "--fov_deg", "180"], "above 0 and below 180"),
+        (
+            ["--image_path", "{photo}", "--save", "ply", "--fov_deg", "180"],
+            "from 0.1 and below 180",
+        ),
         (["--image_path", "{photo}", "--save", "ply", "--cx", "3"], "--cx needs --fx"),
         (["--image_path", "{photo}", "--metric", "--pred_metric_depth"], "two ways to metres"),
         (["--image_path", "{photo}", "--onnx", "x.onnx"], "give one of --load_weights_folder"),

@@ -226,11 +226,20 @@ def test_a_signal_ignored_before_stays_ignored():
         assert noted.received is None
 
 
+@pytest.fixture(scope="module")
+def one_epoch(flags, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one_epoch")
+    with pytest.MonkeyPatch.context() as patch:
+        run(patch, "train", *flags, "--log_dir", folder, "--num_epochs", 1)
+    return folder
+
+
 @pytest.fixture
-def stopped(flags, tmp_path, monkeypatch, capsys):
+def stopped(one_epoch, tmp_path):
     """The folder of a run of three epochs of which one is done."""
-    run(monkeypatch, "train", *flags, "--log_dir", tmp_path, "--num_epochs", 1)
-    capsys.readouterr()
+    shutil.copytree(
+        one_epoch / "mdp", tmp_path / "mdp", ignore=shutil.ignore_patterns("weights_best")
+    )
     return tmp_path
 
 

@@ -387,6 +387,7 @@ def test_worlds_that_cannot_be_are_refused(monkeypatch, capsys, tmp_path, flags,
 # NYUv2's files
 
 
+@pytest.mark.slow
 def test_rooms_come_out_of_the_preparing_tool_as_they_went_in(monkeypatch, tmp_path):
     """The labelled file and the raw recordings, through tools/prepare_nyuv2.py."""
     made, labelled, raw = tmp_path / "made", tmp_path / "nyuv2", tmp_path / "raw"

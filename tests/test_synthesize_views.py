@@ -401,7 +401,7 @@ def write(path, content):
         (["--motion", "poses", "--poses", "gone.txt"], "gone.txt: no such file of poses"),
         (["--motion", "poses", "--poses", "gone.txt", "--frames", "3"], "--frames is for"),
         (["--fx", "100", "--fov_deg", "60"], "say the same"),
-        (["--fx", "-1"], "--fx -1: give a number above 0"),
+        (["--fx", "-1"], "--fx -1: give pixels, above 0"),
         (["--cx", "3"], "--cx needs --fx"),
         (["--fx", "100", "--cx", "9999"], "--cx 9999: lies outside"),
         (["--no_cuda"], "nothing is predicted"),
