@@ -92,9 +92,21 @@ def encoded(image: ndarray, png: bool) -> bytes:
 
 
 def black_borders(pictures: list[UInt8[ndarray, "H W C"]]) -> Margins:
-    """Margins that are black in all of some pictures of one size; none where these are dark."""
+    """What to cut off of some pictures of one size whose margins are black in all of them; nothing
+    where these are dark pictures."""
     if not pictures:
         return 0, 0, 0, 0
+    height, width = pictures[0].shape[:2]
+    margins = dark_margins(pictures)
+    lengths = width, height, width, height
+    return tuple(
+        margin + SOFT if 0 < margin <= LARGEST_BORDER * length else 0
+        for margin, length in zip(margins, lengths, strict=True)
+    )
+
+
+def dark_margins(pictures: list[UInt8[ndarray, "H W C"]]) -> Margins:
+    """Columns and rows at the ends that are black in all of some pictures of one size."""
     brightest = np.max([picture.max(2) for picture in pictures], axis=0)
     (left, right), (top, bottom) = (dark_ends(brightest.max(axis)) for axis in (0, 1))
     return left, top, right, bottom
@@ -104,11 +116,8 @@ def dark_ends(line: ndarray) -> tuple[int, int]:
     """How many of a row's values are black at its beginning and at its end."""
     bright = np.flatnonzero(line > DARK)
     if not len(bright):
-        return 0, 0
-    first, last = int(bright[0]), len(line) - 1 - int(bright[-1])
-    if max(first, last) > LARGEST_BORDER * len(line):
-        return 0, 0
-    return (first + SOFT if first else 0), (last + SOFT if last else 0)
+        return len(line), len(line)
+    return int(bright[0]), len(line) - 1 - int(bright[-1])
 
 
 class VideoReader:

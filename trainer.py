@@ -337,7 +337,7 @@ class Trainer:
                 self._log_pictures("val", color, prediction, terms)
         losses, psnr, scores, signs = map(self.team.gather, (losses, psnr, scores, signs))
         self.warnings = warnings_of(signs)
-        values = {"loss": float(np.mean(losses)), "psnr": float(np.mean(psnr))}
+        values = {"loss": float(np.mean(losses)), "psnr": float(np.mean(psnr or [np.nan]))}
         if scores:
             values |= summarise(scores).errors._asdict()
         self.logger.scalars("val", values, self.step)
@@ -470,4 +470,5 @@ def reconstruction_psnr(color: Tensor, terms: LossTerms, valid: Tensor | None) -
             strict=True,
         )
         for image in images
+        if some.any()
     ]

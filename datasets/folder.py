@@ -163,7 +163,7 @@ docs/own_data.md says what makes such a folder."""
             return
         try:
             with Image.open(sequence.mask) as image:
-                pixels = np.asarray(image.convert("L")) >= BLACK
+                pixels = not_black(image)
         except FileNotFoundError:
             raise UserError(
                 f"{sequence.mask}: no such mask; make it, or take it out of {CAMERA_FILE}"
@@ -177,8 +177,14 @@ docs/own_data.md says what makes such a folder."""
                 f"{sequence.size[0]}x{sequence.size[1]}"
             )
         if not pixels.any():
-            raise UserError(f"{sequence.mask}: is black all over: nothing is left to learn from")
+            raise UserError(f"{sequence.mask}: is black all over; white is what is learnt from")
         self._masks[folder] = pixels
+
+
+def not_black(mask: Image.Image) -> Bool[np.ndarray, "H W"]:
+    """Where a mask lets the world through: where it is bright, or 1 in one of zeros and ones."""
+    grey = np.asarray(mask.convert("L"))
+    return grey >= (1 if grey.max() == 1 else BLACK)
 
 
 def numbered_files(folder: Path, extensions: tuple[str, ...]) -> dict[int, str]:
@@ -215,15 +221,21 @@ def numbered_files(folder: Path, extensions: tuple[str, ...]) -> dict[int, str]:
 def find_sequences(data_path: Path) -> list[str]:
     """Folders below `data_path` that hold an intrinsics.json, by name; hidden ones are none, and
     what links lead to is found as well."""
-    found: list[str] = []
-    seen = set()
+    root, found, seen = Path(data_path).resolve(), [], set()
+
+    def leads_back(path: Path) -> bool:
+        return path.is_symlink() and path.resolve().is_relative_to(root)
+
     for folder, inner, names in os.walk(data_path, followlinks=True):
         where = os.path.realpath(folder)
-        inner[:] = [] if where in seen else sorted(n for n in inner if not n.startswith("."))
+        if where in seen:  # links outside that go round
+            inner.clear()
+            continue
         seen.add(where)
+        inner[:] = [n for n in inner if n[0] != "." and not leads_back(Path(folder, n))]
         if CAMERA_FILE in names:
-            found.append(os.path.relpath(folder, data_path))
-    return sorted(found)
+            found.append(Path(folder).relative_to(data_path))
+    return [str(path) for path in sorted(found)]
 
 
 def read_sequence(folder: Path) -> Sequence:

@@ -6,7 +6,7 @@ import numpy as np
 
 from datasets import Frame, MonoDataset, VideoFolder
 from datasets.folder import numbered_files
-from media import black_borders
+from media import dark_margins
 
 from .frames import Camera, Reader
 from .report import Finding
@@ -33,19 +33,20 @@ def check_files(reader: Reader) -> list[Finding]:
     return [Finding("fault", "files", f"{first}{more}", fix, tuple(reader.unreadable))]
 
 
-def check_folders(dataset: MonoDataset, folder: str, numbers: list[int]) -> list[Finding]:
+def check_folders(dataset: MonoDataset, folder: str) -> list[Finding]:
     """Whether the folders that an intrinsics.json names hold images of a sequence's frames."""
     if not isinstance(dataset, VideoFolder):
         return []
     sequence, findings = dataset.sequence(folder), []
+    frames = numbered_files(sequence.images, dataset.extensions).keys()
     for name, path, ends in (
         ("stereo", sequence.partner, dataset.extensions),
         ("depth", sequence.depth, (".png",)),
     ):
-        if path is not None and not numbered_files(path, ends).keys() & set(numbers):
+        if path is not None and not numbered_files(path, ends).keys() & frames:
             what = f"{path}: has no image of these frames, though intrinsics.json names it"
             fix = f"add the images under the frames' numbers, or take '{name}' out"
-            findings.append(Finding("fault", "files", what, fix))
+            findings.append(Finding("fault", f"{name} images", what, fix))
     return findings
 
 
@@ -98,7 +99,7 @@ def check_camera(reader: Reader, frame: Frame) -> list[Finding]:
         return []
     known, dataset = reader.known_camera(frame), reader.dataset
     own = dataset.sequence(frame.folder) if isinstance(dataset, VideoFolder) else None
-    findings = check_intrinsics(known, own is not None and own.reshaped)
+    findings = check_intrinsics(known, own is not None and own.reshaped, own is not None)
     if dataset.intrinsics == "nominal" and dataset.nominal_K is not None:
         nominal = reader.nominal_camera(frame)
         findings += check_nominal(known, nominal)
@@ -114,9 +115,10 @@ def check_camera(reader: Reader, frame: Frame) -> list[Finding]:
     return findings
 
 
-def check_intrinsics(camera: Camera, reshaped: bool = False) -> list[Finding]:
+def check_intrinsics(camera: Camera, reshaped: bool = False, own: bool = True) -> list[Finding]:
     """Principal point and shape of pixels, unless images were `reshaped` (cut, or resized to
-    another shape), and field of view."""
+    another shape), and field of view. `own` cameras are in an intrinsics.json, which says so."""
+    say = SAY if own else "K is right"
     (fx, _, cx), (_, fy, cy), _ = camera.K
     width, height = camera.size
     findings = []
@@ -137,7 +139,7 @@ def check_intrinsics(camera: Camera, reshaped: bool = False) -> list[Finding]:
                 "fault" if scaled else "warning",
                 CHECK,
                 what,
-                "scale K with the images" if scaled else f"if the images were cut so, {SAY}",
+                "scale K with the images" if scaled else f"if the images were cut so, {say}",
             )
         )
     if not ASPECT[0] < fx / fy < ASPECT[1] and not reshaped:
@@ -149,7 +151,7 @@ def check_intrinsics(camera: Camera, reshaped: bool = False) -> list[Finding]:
                 CHECK,
                 f"fx {fx:.1f} and fy {fy:.1f} make pixels of {fx / fy:.2f}:1, real ones are "
                 "nearly square",
-                f"if images of {seen:.2f}:1 were resized to this shape, {SAY}; otherwise check "
+                f"if images of {seen:.2f}:1 were resized to this shape, {say}; otherwise check "
                 "that both are in pixels of these images (normalised ones need 'normalised': true)",
             )
         )
@@ -200,7 +202,7 @@ def check_borders(reader: Reader, frames: list[Frame]) -> list[Finding]:
     if any(image.shape != images[0].shape for image in images):
         return []
     height, width = images[0].shape
-    left, top, right, bottom = black_borders([image[..., None] for image in images])
+    left, top, right, bottom = dark_margins([image[..., None] for image in images])
     shares = left / width, right / width, top / height, bottom / height
     if max(shares) < BORDER:
         return []

@@ -164,7 +164,7 @@ def examine_sequence(
 
     if pictures:
         show(lambda: ([], motion_pictures(reader, seen)))
-    add(lambda: cameras.check_folders(reader.dataset, one.place[0], one.numbers))
+    add(lambda: cameras.check_folders(reader.dataset, one.place[0]))
     add(lambda: cameras.check_sizes(reader, looked_at))
     add(lambda: cameras.check_camera(reader, looked_at[0]))
     add(lambda: cameras.check_borders(reader, views))

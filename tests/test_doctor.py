@@ -1,5 +1,7 @@
 """The doctor of data: healthy data pass, and planted faults are named."""
 
+import shutil
+
 import numpy as np
 import planted
 import pytest
@@ -379,6 +381,17 @@ def test_unreadable_images_are_a_fault(video):
     report = examine(video.data(), seconds=60.0)
     assert "files" in [fault.check for fault in report.faults]
     assert str(path) in " ".join(report.lines())
+
+
+def test_folders_that_are_named_and_hold_nothing_are_faults(street, tmp_path):
+    video = street.copy(tmp_path / "video")
+    for path in video.files("depth")[3:]:
+        path.unlink()  # of some frames only is as it should be
+    assert not any("depth images" == f.check for f in examine(video.data(), seconds=60.0).faults)
+    shutil.rmtree(video.files("depth")[0].parent)
+    shutil.rmtree(video.files("stereo")[0].parent)
+    faults = examine(video.data(), seconds=60.0).faults
+    assert {"stereo images", "depth images"} <= {fault.check for fault in faults}
 
 
 def test_unreadable_depth_is_a_fault(deep):

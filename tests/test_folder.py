@@ -12,7 +12,7 @@ from PIL import Image
 from scripts import TINY, fails, run
 
 from datasets import Frame, KITTIDepth, VideoFolder, find_sequences, read_sequence
-from datasets.folder import numbered_files
+from datasets.folder import not_black, numbered_files
 from tools.sample_files import BASELINE_M, drive_name
 from utils import UserError
 
@@ -230,3 +230,10 @@ def test_no_split_yet_says_how_to_make_one(monkeypatch, capsys, tmp_path):
 
 def test_kitti_drives_are_named_as_folders_are():
     assert drive_name(1) == KITTI
+
+
+@pytest.mark.parametrize("white", [1, 200, 255])
+def test_masks_of_zeros_and_ones_are_as_good(white):
+    mask = np.zeros((4, 6), np.uint8)
+    mask[1:3] = white
+    assert np.array_equal(not_black(Image.fromarray(mask)), mask > 0)

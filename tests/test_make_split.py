@@ -192,6 +192,8 @@ def test_sequences_behind_links_are_found_and_loops_are_not_followed(monkeypatch
     add_sequence(tmp_path / "data", "near", range(30))
     (tmp_path / "data/far").symlink_to(tmp_path / "disk/far")
     (tmp_path / "data/loop").symlink_to(tmp_path / "data")
+    (tmp_path / "data/again").symlink_to(tmp_path / "data/near")
+    (tmp_path / "disk/far/round").symlink_to(tmp_path / "disk/far")
     run(monkeypatch, TOOL, tmp_path / "data")
     assert {line.split()[0] for line in lines(tmp_path / "data", "train")} == {"far", "near"}
 

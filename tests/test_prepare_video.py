@@ -22,7 +22,7 @@ from doctor import examine
 from doctor.cameras import check_intrinsics
 from doctor.frames import Camera
 from media import VideoWriter, black_borders
-from tools import video_clip, video_source
+from tools import video_clip, video_run, video_source
 from tools.video_camera import Lens, exif_focal, read_camera
 from tools.video_run import training_size
 from tools.video_sequence import SequenceWriter
@@ -312,6 +312,10 @@ def test_the_doctor_knows_what_was_done_to_the_frames(monkeypatch, clip, tmp_pat
     run(monkeypatch, TOOL, clip, "--out", out, "--fov_deg", 60, *flags, *ALL)
     sequence = read_sequence(out / "walk")
     camera = Camera(sequence.K, sequence.size)
+    frames, again = shutil.copytree(out / "walk", tmp_path / "frames"), tmp_path / "again"
+    camera_file = shutil.move(frames / "intrinsics.json", tmp_path / "camera.json")
+    run(monkeypatch, TOOL, frames, "--out", again, "--camera", camera_file, *ALL)
+    assert read_sequence(again / "frames").reshaped
     assert sequence.reshaped and check_intrinsics(camera, sequence.reshaped) == []
     (doubt,) = check_intrinsics(camera)
     assert "'reshaped': true" in doubt.fix
@@ -593,10 +597,22 @@ def test_a_split_that_somebody_made_stays(monkeypatch, capsys, three, tmp_path):
     assert contents(out / "splits") == before and set(before) >= {"video/test_files.txt"}
     printed = capsys.readouterr().out
     assert "was made otherwise and stays" in printed and "make_split.py" in printed
-    run(monkeypatch, "tools.make_split", out, "--overwrite")
-    write_clip(tmp_path / "d.mp4", [see(x) for x in range(40)])
-    run(monkeypatch, TOOL, tmp_path / "d.mp4", "--out", out)  # which is as this tool makes it
-    assert "d " in (out / "splits/video/train_files.txt").read_text()
+
+
+def test_a_split_of_this_tool_follows_what_is_there(monkeypatch, three, tmp_path):
+    """After a run that was stopped between clips and split, and after a sequence was taken out."""
+    out = tmp_path / "video"
+    run(monkeypatch, TOOL, three[0], "--out", out)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(video_run, "finish", lambda *_: None)
+        run(stopped, TOOL, *three[:2], "--out", out)
+    run(monkeypatch, TOOL, *three, "--out", out)
+    folders = {frame.folder for frame in read_split(out / "splits/video/train_files.txt")}
+    assert folders == {"a", "b", "c"}
+    shutil.rmtree(out / "b")
+    run(monkeypatch, TOOL, three[0], "--out", out)
+    folders = {frame.folder for frame in read_split(out / "splits/video/train_files.txt")}
+    assert folders == {"a", "c"}
 
 
 # Cameras of all kinds
@@ -636,6 +652,8 @@ NORMALISED = {"fx": 0.525, "fy": 1.1, "cx": 0.4975, "cy": 0.505, "normalised": T
         ("ros.yaml", ROS, [0.1, -0.2, 0.001, 0.002, 0.03]),
         ("ros.yml", "---\n" + ROS, [0.1, -0.2, 0.001, 0.002, 0.03]),
         ("intrinsics.json", json.dumps(OWN), []),
+        ("old.json", '{"image_width": 400, "image_height": 200, "camera_matrix": {"rows": 3, '
+         '"cols": 3, "data": [210., 0., 199., 0., 220., 101., 0., 0., 1.]}}', []),
         ("tabs.json", json.dumps(OWN | {"distortion": [1, 2, 3, 4]}, indent="\t"), [1, 2, 3, 4]),
         ("rows.yaml", "camera_matrix: [[210, 0, 199], [0, 220, 101], [0, 0, 1]]\n"
          "image_width: 400\nimage_height: 200\ndist_coeff: [[0.1, -0.2, 0, 0, 0.3]]\n",
@@ -699,6 +717,7 @@ def test_models_of_colmap_with_one_focal_length(tmp_path, line, focal, distortio
         ("c.yaml", ROS.replace("210.0", "text"), "describes no camera"),
         ("c.yaml", ROS.replace("distortion_coefficients", "distortions"), "not understood"),
         ("c.json", json.dumps(OWN | {"k1": 0.1}), "'k1' is not understood"),
+        ("c.json", json.dumps(OWN | {"distortion_model": "fisheye"}), "a fisheye lens"),
         ("c.yaml", "a: !!timestamp x", "cannot be read as a camera file"),
         ("c.yaml", "a: !!bool x", "cannot be read as a camera file"),
         ("c.bin", "", "is binary; colmap model_converter"),
@@ -885,8 +904,12 @@ def test_one_focal_length_in_pixels_is_not_that_of_clips_of_two_sizes(
     line = fails(monkeypatch, capsys, TOOL, clip, small, "--out", tmp_path / "v", "--fx", 100)
     assert "96x48 and 192x96" in line and "--fov_deg" in line and not (tmp_path / "v").exists()
     run(monkeypatch, TOOL, clip, small, "--out", tmp_path / "v", "--fov_deg", 60, *ALL)
+    run(monkeypatch, TOOL, clip, "--out", tmp_path / "w", "--fx", 100, *ALL)
+    assert "an --out of its own" in fails(
+        monkeypatch, capsys, TOOL, small, "--out", tmp_path / "w", "--fx", 100, *ALL
+    )
 
 
 def test_a_camera_that_cannot_be_is_doubted(monkeypatch, capsys, clip, tmp_path):
     run(monkeypatch, TOOL, clip, "--out", tmp_path / "v", "--fx", 5000, *ALL)
-    assert "WARNING: camera: fx 5000.0 for 192 columns means a field" in capsys.readouterr().out
+    assert "WARNING: fx 5000.0 for 192 columns means a field" in capsys.readouterr().out

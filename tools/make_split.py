@@ -136,18 +136,16 @@ def split_of(
     val_share: float = 0.1,
     stride: int = 1,
     test: Iterable[str] = (),
-    without: Iterable[str] = (),
 ) -> Files:
     """Lines of the split's files.
 
     Args:
         test: sequences that are all test.
-        without: sequences that have no part in it.
 
     Raises:
         UserError: no sequences, too few frames, or no such sequence to test on.
     """
-    names = [name for name in find_sequences(data_path) if name not in without]
+    names = find_sequences(data_path)
     if not names:
         raise UserError(
             f"{data_path}: holds no folder with an {CAMERA_FILE}; tools/prepare_video.py writes "

@@ -23,7 +23,7 @@ from numpy import ndarray
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from camera import Camera  # noqa: E402
-from datasets.folder import BLACK  # noqa: E402
+from datasets.folder import not_black  # noqa: E402
 from media import open_image  # noqa: E402
 from tools.commands import add_camera, add_workers, size  # noqa: E402
 from tools.video_camera import Known  # noqa: E402
@@ -140,7 +140,7 @@ def read_mask(path: Path) -> Bool[ndarray, "H W"]:
     Raises:
         UserError: it is no image, or black all over.
     """
-    mask = np.asarray(open_image(path).convert("L")) >= BLACK
+    mask = not_black(open_image(path))
     if not mask.any():
         raise UserError(f"{path}: is black all over; black is what is left out")
     return mask

@@ -45,6 +45,16 @@ PLANE_RESOLUTION, PLANE_UNIT, SENSOR_WIDTH, SENSOR_HEIGHT = 41486, 41488, 40962,
 MILLIMETRES = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}  # EXIF's units
 
 
+class Parameters(NamedTuple):
+    """What a file says: K for images of `size`, (width, height), OpenCV's distortion, and whether
+    these were cut or resized to another shape."""
+
+    K: Float[ndarray, "3 3"]
+    size: tuple[int, int]
+    distortion: Float[ndarray, " N"]
+    reshaped: bool = False
+
+
 class Lens(NamedTuple):
     """The camera of a clip's frames as they are, before anything is done to them.
 
@@ -53,6 +63,7 @@ class Lens(NamedTuple):
         distortion: OpenCV's coefficients k1 k2 p1 p2 k3 ...; none for straight lenses.
         origin: who says so, in words.
         guessed: nobody measured it.
+        reshaped: the frames were cut, or resized to another shape, before.
     """
 
     K: Float[ndarray, "3 3"]
@@ -60,6 +71,7 @@ class Lens(NamedTuple):
     distortion: Float[ndarray, " N"]
     origin: str
     guessed: bool = False
+    reshaped: bool = False
 
     @property
     def bends(self) -> bool:
@@ -112,9 +124,10 @@ def read_camera(path: Path, size: tuple[int, int]) -> Lens:
         raise UserError(f"{path}: is no camera file by its name; {KNOWN}")
     text = "\n".join(read_lines(path, "camera file", KNOWN))
     if path.suffix.lower() == ".txt":
-        K, own_size, distortion = colmap_camera(path, text)
+        found = colmap_camera(path, text)
     else:
-        K, own_size, distortion = own_camera(path, text, size) or opencv_camera(path, text, size)
+        found = own_camera(path, text, size) or opencv_camera(path, text, size)
+    K, own_size, distortion, reshaped = found
     demand_camera(path, K, *own_size)
     if not np.isfinite(distortion).all():
         raise UserError(f"{path}: its distortion is no number")
@@ -124,10 +137,8 @@ def read_camera(path: Path, size: tuple[int, int]) -> Lens:
             f"{path}: is the camera of images of {own_size[0]}x{own_size[1]}, which frames of "
             f"{size[0]}x{size[1]} are no smaller or larger copy of; calibrate frames as they are"
         )
-    return Lens(resize_K(K, own_size, size), size, distortion, str(path.name))
-
-
-Parameters = tuple[Float[ndarray, "3 3"], tuple[int, int], Float[ndarray, " N"]]
+    K = resize_K(K, own_size, size)
+    return Lens(K, size, distortion, str(path.name), reshaped=reshaped)
 
 
 def own_camera(path: Path, text: str, size: tuple[int, int]) -> Parameters | None:
@@ -136,13 +147,21 @@ def own_camera(path: Path, text: str, size: tuple[int, int]) -> Parameters | Non
     Raises:
         UserError: a number is missing, or it says something of distortion that is not understood.
     """
-    values = None
-    with contextlib.suppress(ValueError, RecursionError):
-        values = json.loads(text)
+    values = json_of(text)
     if not isinstance(values, dict) or "fx" not in values:
         return None
-    K, own_size = Given(path, values).camera(lambda: size)
-    return K, own_size, distortion_of(path, values)
+    given = Given(path, values)
+    return Parameters(
+        *given.camera(lambda: size), distortion_of(path, values), given.flag("reshaped")
+    )
+
+
+def json_of(text: str) -> Any:
+    """What a text of JSON says; None if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def colmap_camera(path: Path, text: str) -> Parameters:
@@ -177,7 +196,7 @@ def colmap_camera(path: Path, text: str) -> Parameters:
     K[1, 1] = values.get("fy", fx)
     distortion = [values.get(name, 0.0) for name in ("k1", "k2", "p1", "p2")]
     distortion += [values.get(name, 0.0) for name in ("k3", "k4", "k5", "k6")]
-    return K, (width, height), np.array(distortion)
+    return Parameters(K, (width, height), np.array(distortion))
 
 
 def opencv_camera(path: Path, text: str, size: tuple[int, int]) -> Parameters:
@@ -189,14 +208,13 @@ def opencv_camera(path: Path, text: str, size: tuple[int, int]) -> Parameters:
         UserError: it is no such file, lacks a part, or describes a fisheye.
     """
     text = re.sub(r"\A%YAML:?[^\n]*\n", "", text.lstrip()).replace("!!opencv-matrix", "")
-    values = None
-    with contextlib.suppress(Exception):  # PyYAML's are of all kinds where tags do not fit
-        values = json.loads(text) if path.suffix.lower() == ".json" else yaml.safe_load(text)
+    values = json_of(text)
+    if values is None:
+        with contextlib.suppress(Exception):  # PyYAML's are of all kinds where tags do not fit
+            values = yaml.safe_load(text)  # JSON with numbers as OpenCV once wrote them, too
     if not isinstance(values, dict):
         raise UserError(f"{path}: cannot be read as a camera file; {KNOWN}")
     found = plainly_named(values)
-    if found.get(MODEL) in ("equidistant", "fisheye"):
-        raise UserError(f"{path}: is the camera of a fisheye lens; undistort the frames before")
     K = numbers(found, "cameramatrix", "k")
     if len(K) != 9:
         raise UserError(f"{path}: holds no camera_matrix of 3 x 3 numbers; {KNOWN}")
@@ -205,7 +223,7 @@ def opencv_camera(path: Path, text: str, size: tuple[int, int]) -> Parameters:
     if len(sizes) == 2 and np.isfinite(sizes).all():
         size = (int(sizes[0]), int(sizes[1]))
     fx, _, cx, _, fy, cy = K[:6]  # without skew
-    return pinhole(fx, fy, cx, cy), size, distortion
+    return Parameters(pinhole(fx, fy, cx, cy), size, distortion)
 
 
 def plainly_named(values: dict[Any, Any]) -> dict[str, Any]:
@@ -217,9 +235,12 @@ def distortion_of(path: Path, values: dict[Any, Any]) -> Float[ndarray, " N"]:
     """OpenCV's coefficients k1 k2 p1 p2 k3 ..., none where a file says nothing of them.
 
     Raises:
-        UserError: they are of no model of OpenCV's, or under a name that is not known.
+        UserError: they are of a fisheye, of no other model of OpenCV's, or under a name that is
+            not known.
     """
     found = plainly_named(values)
+    if found.get(MODEL) in ("equidistant", "fisheye"):
+        raise UserError(f"{path}: is the camera of a fisheye lens; undistort the frames before")
     odd = [
         name
         for name, value in found.items()

@@ -1,7 +1,10 @@
 """Several clips side by side: checked, made into sequences, reported, and split."""
 
+import contextlib
+import json
 import re
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from camera import FOCAL
-from datasets.folder import read_sequence
+from datasets.folder import CAMERA_FILE, find_sequences, read_sequence
 from doctor.cameras import check_intrinsics
 from doctor.frames import Camera
 from doctor.report import Finding
@@ -22,9 +25,9 @@ from tools.video_clip import prepare_clip
 from tools.video_sequence import Made, Settings, read_made
 from tools.video_source import Clip, Images, open_clip
 from tools.video_view import View
-from utils import UserError, count_workers, remove_unfinished
+from utils import UserError, atomic_write, count_workers, remove_unfinished
 
-SPLIT = "video"
+SPLIT, NOTE = "video", "prepared.json"  # the split, and in its folder its files' checksums
 RESERVED = ("splits", "prepared.json")  # names in the folder that are no clip's
 TOO_FAST = 1.01  # a clock by so much faster than the clip is refused
 TRAINED = 640  # pixels of the longer side that training is proposed with, at most
@@ -65,26 +68,26 @@ def prepare(
         raise UserError("--source_fps is the rate of folders of images; videos say theirs")
     for job in jobs:
         demand_sense(job, settings)
-    sizes = [f"{w}x{h}" for w, h in sorted({job.clip.size for job in jobs})]
+    sizes = {job.clip.size for job in jobs} | (sizes_before(out) if jobs else set())
     if known.camera.fx is not None and len(sizes) > 1:
         raise UserError(
             f"--fx {known.camera.fx:g}: is in pixels of clips of one size, these have "
-            f"{' and '.join(sizes)}; prepare them one size after the other, or give --fov_deg"
+            f"{' and '.join(f'{w}x{h}' for w, h in sorted(sizes))}; give each size an --out of its "
+            "own, or --fov_deg"
         )
-    for line in dict.fromkeys(finding.line for job in jobs for finding in doubts(job.lens)):
-        print(f"WARNING: {line}")
+    for doubt in dict.fromkeys(finding.message for job in jobs for finding in doubts(job.lens)):
+        print(f"WARNING: {doubt}")
     if jobs:
         claim(out, settings.content | known.content | {"source_fps": source_fps})
         remove_unfinished(out)
         jobs = [job._replace(made=read_made(job.folder, job.clip)) for job in jobs]
-        new = [job.folder.name for job in jobs if job.made is None]
         jobs, lines = make_all(jobs, settings, num_workers)
         failed += lines
     done = [job for job in jobs if job.made is not None]
     if done:
         report(done)
         try:
-            finish(out, done, new)
+            finish(out, done)
         except UserError as error:
             failed.append(str(error))
     if failed:
@@ -167,9 +170,21 @@ def demand_sense(job: Job, settings: Settings) -> None:
         raise UserError(f"--mask: is black wherever frames of {clip.path} are kept")
 
 
+def sizes_before(out: Path) -> set[tuple[int, int]]:
+    """(width, height) of the clips that earlier runs have made sequences of."""
+    sizes = set()
+    for name in find_sequences(out):
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+            content = json.loads((out / name / CAMERA_FILE).read_text(encoding="utf-8"))
+            before = content["about"]["camera"]
+            sizes.add((int(before["width"]), int(before["height"])))
+    return sizes
+
+
 def doubts(lens: Lens) -> list[Finding]:
     """What is odd about the camera that was given."""
-    return [] if lens.guessed else check_intrinsics(Camera(lens.K, lens.size))
+    camera = Camera(lens.K, lens.size)
+    return [] if lens.guessed else check_intrinsics(camera, lens.reshaped)
 
 
 def make_all(jobs: list[Job], settings: Settings, workers: int) -> tuple[list[Job], list[str]]:
@@ -242,23 +257,25 @@ def camera_line(job: Job) -> str:
     )
 
 
-def finish(out: Path, jobs: list[Job], new: list[str]) -> None:
+def finish(out: Path, jobs: list[Job]) -> None:
     """The split of all sequences in the folder, and what to do next.
 
-    A split that is there is replaced if it is what this tool makes without the sequences that are
-    `new`; one that somebody made otherwise stays.
+    A split that is there is replaced if this tool wrote it; one that somebody made otherwise, or
+    has changed, stays.
 
     Raises:
         UserError: too few frames to train and to validate on.
     """
     folder, files = out / "splits" / SPLIT, split_of(out)
-    if other_files(folder, files) and not was_made_here(folder, out, new):
+    if other_files(folder, files) and checksums(folder) != noted_checksums(folder):
         print(
             f"split {SPLIT} in {out} was made otherwise and stays; tools/make_split.py {out} "
             "--overwrite makes it of all sequences"
         )
     else:
         write_split(folder, files, overwrite=True)
+        with atomic_write(folder / NOTE, "w") as file:
+            json.dump(checksums(folder), file)
         print(f"split {SPLIT} in {out}: {summary(files)}")
     width, height = training_size(read_sequence(jobs[0].folder).size)
     data = f"--dataset folder --data_path {out}"
@@ -266,12 +283,17 @@ def finish(out: Path, jobs: list[Job], new: list[str]) -> None:
     print(f"python train.py {data} --height {height} --width {width}")
 
 
-def was_made_here(folder: Path, out: Path, new: list[str]) -> bool:
-    """Whether a split is what this tool makes of the sequences that are not new."""
+def checksums(folder: Path) -> dict[str, int]:
+    """Of the files of a split."""
+    return {path.name: zlib.crc32(path.read_bytes()) for path in sorted(folder.glob("*.txt"))}
+
+
+def noted_checksums(folder: Path) -> dict[str, int] | None:
+    """Of the files as this tool wrote them; None where it did not."""
     try:
-        return not other_files(folder, split_of(out, without=new))
-    except UserError:
-        return False
+        return json.loads((folder / NOTE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def training_size(size: tuple[int, int]) -> tuple[int, int]:

@@ -52,7 +52,7 @@ class View:
         self.size = size or shrunk(cut)
         self.K = resize_K(K, cut, self.size)
         stretch = (self.size[0] / cut[0]) / (self.size[1] / cut[1])
-        self.reshaped = any(margins) or abs(stretch - 1) > SAME_SHAPE
+        self.reshaped = lens.reshaped or any(margins) or abs(stretch - 1) > SAME_SHAPE
         if not (0 <= self.K[0, 2] < self.size[0] and 0 <= self.K[1, 2] < self.size[1]):
             raise UserError(
                 f"--crop {' '.join(map(str, margins))}: the camera's principal point "
