@@ -286,9 +286,10 @@ def exif_focal(path: Path, size: tuple[int, int]) -> float | None:
     sensor is.
     """
     try:
-        with Image.open(path) as image, warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged EXIF
-            exif = image.getexif().get_ifd(EXIF_IFD)
+            with Image.open(path) as image:
+                exif = image.getexif().get_ifd(EXIF_IFD)
         equivalent = float(exif.get(EQUIVALENT) or 0)
         length = float(exif.get(FOCAL_LENGTH) or 0)
         per_unit = float(exif.get(PLANE_RESOLUTION) or 0)
