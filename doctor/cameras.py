@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from jaxtyping import Float
 
 from datasets import Frame, MonoDataset, VideoFolder
 from datasets.folder import numbered_files
@@ -99,7 +100,8 @@ def check_camera(reader: Reader, frame: Frame) -> list[Finding]:
         return []
     known, dataset = reader.known_camera(frame), reader.dataset
     own = dataset.sequence(frame.folder) if isinstance(dataset, VideoFolder) else None
-    findings = check_intrinsics(known, own is not None and own.reshaped, own is not None)
+    reshaped = own is not None and own.reshaped
+    findings = check_intrinsics(*known, reshaped, own is not None)
     if dataset.intrinsics == "nominal" and dataset.nominal_K is not None:
         nominal = reader.nominal_camera(frame)
         findings += check_nominal(known, nominal)
@@ -115,19 +117,20 @@ def check_camera(reader: Reader, frame: Frame) -> list[Finding]:
     return findings
 
 
-def check_intrinsics(camera: Camera, reshaped: bool = False, own: bool = True) -> list[Finding]:
+def check_intrinsics(
+    K: Float[np.ndarray, "3 3"], size: tuple[int, int], reshaped: bool = False, own: bool = True
+) -> list[Finding]:
     """Principal point and shape of pixels, unless images were `reshaped` (cut, or resized to
     another shape), and field of view. `own` cameras are in an intrinsics.json, which says so."""
     say = SAY if own else "K is right"
-    (fx, _, cx), (_, fy, cy), _ = camera.K
-    width, height = camera.size
+    (fx, _, cx), (_, fy, cy), _ = K.tolist()
+    width, height = size
     findings = []
     place = (cx + 0.5) / width, (cy + 0.5) / height
     off = max(abs(one - 0.5) for one in place)
     if off > OFF_MIDDLE[0] and not reshaped:
         what = (
-            f"the principal point {cx:.1f}, {cy:.1f} is far from the middle of images of "
-            f"{by(camera.size)}"
+            f"the principal point {cx:.1f}, {cy:.1f} is far from the middle of images of {by(size)}"
         )
         larger, smaller = min(place) > 0.5 + OFF_MIDDLE[0], max(place) < 0.5 - OFF_MIDDLE[0]
         if larger or smaller:
@@ -143,8 +146,8 @@ def check_intrinsics(camera: Camera, reshaped: bool = False, own: bool = True) -
             )
         )
     if not ASPECT[0] < fx / fy < ASPECT[1] and not reshaped:
-        seen = float((width / fx) / (height / fy))  # aspect of the view
-        likely = usual(seen) and not usual(width / height)
+        seen = (width / fx) / (height / fy)  # aspect of the view
+        likely = is_a_shape(seen) and not is_a_shape(width / height)
         findings.append(
             Finding(
                 "warning" if likely else "fault",
@@ -170,7 +173,7 @@ def check_intrinsics(camera: Camera, reshaped: bool = False, own: bool = True) -
     return findings
 
 
-def usual(aspect: float) -> bool:
+def is_a_shape(aspect: float) -> bool:
     """Whether cameras take pictures of that aspect."""
     return SHAPES[0] < aspect < SHAPES[1]
 

@@ -17,7 +17,7 @@ from datasets.intrinsics import pinhole
 from doctor import Finding, examine
 from doctor.cameras import check_intrinsics
 from doctor.fitting import Observations, solve
-from doctor.frames import Camera, spread
+from doctor.frames import spread
 from doctor.report import SEVERITIES, summed_up
 from motion import Reference
 from tools import scenery
@@ -149,7 +149,7 @@ def test_a_K_that_was_scaled_by_the_width_alone(street, tmp_path):
     assert any("square" in finding.message for finding in report.warnings)
     for aspect, severity in ((4 / 3, "fault"), (3.3, "warning")):
         K = pinhole(500.0, 260.0, 319.5, 640 / aspect / 2 - 0.5)
-        (finding,) = check_intrinsics(Camera(K, (640, round(640 / aspect))))
+        (finding,) = check_intrinsics(K, (640, round(640 / aspect)))
         assert finding.severity == severity and "'reshaped': true" in finding.fix
 
 

@@ -20,7 +20,6 @@ from datasets import read_image, read_split
 from datasets.folder import VideoFolder, read_sequence
 from doctor import examine
 from doctor.cameras import check_intrinsics
-from doctor.frames import Camera
 from media import VideoWriter, black_borders
 from tools import video_clip, video_run, video_source
 from tools.video_camera import Lens, exif_focal, read_camera
@@ -311,13 +310,13 @@ def test_the_doctor_knows_what_was_done_to_the_frames(monkeypatch, clip, tmp_pat
     out = tmp_path / "video"
     run(monkeypatch, TOOL, clip, "--out", out, "--fov_deg", 60, *flags, *ALL)
     sequence = read_sequence(out / "walk")
-    camera = Camera(sequence.K, sequence.size)
+    camera = sequence.K, sequence.size
     frames, again = shutil.copytree(out / "walk", tmp_path / "frames"), tmp_path / "again"
     camera_file = shutil.move(frames / "intrinsics.json", tmp_path / "camera.json")
     run(monkeypatch, TOOL, frames, "--out", again, "--camera", camera_file, *ALL)
     assert read_sequence(again / "frames").reshaped
-    assert sequence.reshaped and check_intrinsics(camera, sequence.reshaped) == []
-    (doubt,) = check_intrinsics(camera)
+    assert sequence.reshaped and check_intrinsics(*camera, sequence.reshaped) == []
+    (doubt,) = check_intrinsics(*camera)
     assert "'reshaped': true" in doubt.fix
 
 

@@ -8,7 +8,9 @@ consecutive frames validates; no frame is in samples of both parts. Sequences wi
 train with both views.
 """
 
+import json
 import sys
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +21,7 @@ from datasets import SPLITS  # noqa: E402
 from datasets.folder import CAMERA_FILE, find_sequences, numbered_files, read_sequence  # noqa: E402
 from datasets.mono_dataset import EXTENSIONS  # noqa: E402
 from datasets.splits import LONGEST_RUN  # noqa: E402
+from tools.prepared import NAME  # noqa: E402
 from utils import OneLineParser, UserError, atomic_write, run_script  # noqa: E402
 
 PARTS = ("train", "val", "test")
@@ -202,6 +205,27 @@ def write_split(folder: Path, files: Files, overwrite: bool = False) -> None:
     for path, text in wanted.items():
         with atomic_write(path, "w") as file:
             file.write(text)
+
+
+def renew_split(folder: Path, files: Files) -> bool:
+    """Write a split that a tool keeps up to date; false where the one that is there was made or
+    changed by somebody since, and stays."""
+    note = folder / NAME
+    try:
+        noted = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        noted = None
+    if other_files(folder, files) and checksums(folder) != noted:
+        return False
+    write_split(folder, files, overwrite=True)
+    with atomic_write(note, "w") as file:
+        json.dump(checksums(folder), file)
+    return True
+
+
+def checksums(folder: Path) -> dict[str, int]:
+    """Of the files of a split."""
+    return {path.name: zlib.crc32(path.read_bytes()) for path in sorted(folder.glob("*.txt"))}
 
 
 def summary(files: Files) -> str:

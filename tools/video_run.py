@@ -4,7 +4,6 @@ import contextlib
 import json
 import re
 import threading
-import zlib
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
@@ -16,19 +15,18 @@ from tqdm import tqdm
 from camera import FOCAL
 from datasets.folder import CAMERA_FILE, find_sequences, read_sequence
 from doctor.cameras import check_intrinsics
-from doctor.frames import Camera
 from doctor.report import Finding
-from tools.make_split import other_files, split_of, summary, write_split
-from tools.prepared import claim
+from tools.make_split import renew_split, split_of, summary
+from tools.prepared import NAME, claim
 from tools.video_camera import Known, Lens
 from tools.video_clip import prepare_clip
 from tools.video_sequence import Made, Settings, read_made
 from tools.video_source import Clip, Images, open_clip
 from tools.video_view import View
-from utils import UserError, atomic_write, count_workers, remove_unfinished
+from utils import UserError, count_workers, remove_unfinished
 
-SPLIT, NOTE = "video", "prepared.json"  # the split, and in its folder its files' checksums
-RESERVED = ("splits", "prepared.json")  # names in the folder that are no clip's
+SPLIT = "video"
+RESERVED = ("splits", NAME)  # names in the folder that are no clip's
 TOO_FAST = 1.01  # a clock by so much faster than the clip is refused
 TRAINED = 640  # pixels of the longer side that training is proposed with, at most
 STEP, LEAST = 32, 64  # what the network's sides are multiples of, and not below
@@ -183,8 +181,7 @@ def sizes_before(out: Path) -> set[tuple[int, int]]:
 
 def doubts(lens: Lens) -> list[Finding]:
     """What is odd about the camera that was given."""
-    camera = Camera(lens.K, lens.size)
-    return [] if lens.guessed else check_intrinsics(camera, lens.reshaped)
+    return [] if lens.guessed else check_intrinsics(lens.K, lens.size, lens.reshaped)
 
 
 def make_all(jobs: list[Job], settings: Settings, workers: int) -> tuple[list[Job], list[str]]:
@@ -260,40 +257,21 @@ def camera_line(job: Job) -> str:
 def finish(out: Path, jobs: list[Job]) -> None:
     """The split of all sequences in the folder, and what to do next.
 
-    A split that is there is replaced if this tool wrote it; one that somebody made otherwise, or
-    has changed, stays.
-
     Raises:
         UserError: too few frames to train and to validate on.
     """
     folder, files = out / "splits" / SPLIT, split_of(out)
-    if other_files(folder, files) and checksums(folder) != noted_checksums(folder):
+    if renew_split(folder, files):
+        print(f"split {SPLIT} in {out}: {summary(files)}")
+    else:
         print(
             f"split {SPLIT} in {out} was made otherwise and stays; tools/make_split.py {out} "
             "--overwrite makes it of all sequences"
         )
-    else:
-        write_split(folder, files, overwrite=True)
-        with atomic_write(folder / NOTE, "w") as file:
-            json.dump(checksums(folder), file)
-        print(f"split {SPLIT} in {out}: {summary(files)}")
     width, height = training_size(read_sequence(jobs[0].folder).size)
     data = f"--dataset folder --data_path {out}"
     print(f"python tools/check_data.py {data}")
     print(f"python train.py {data} --height {height} --width {width}")
-
-
-def checksums(folder: Path) -> dict[str, int]:
-    """Of the files of a split."""
-    return {path.name: zlib.crc32(path.read_bytes()) for path in sorted(folder.glob("*.txt"))}
-
-
-def noted_checksums(folder: Path) -> dict[str, int] | None:
-    """Of the files as this tool wrote them; None where it did not."""
-    try:
-        return json.loads((folder / NOTE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
 
 
 def training_size(size: tuple[int, int]) -> tuple[int, int]:
