@@ -2,7 +2,7 @@
 
     python benchmarks/learned_camera.py --work demo/learned_camera
 
-Rooms filmed by a camera that turns more or less, K wrong by a factor, a training of ten minutes.
+Rooms filmed by a camera that turns more or less, K wrong by a factor, a training of some minutes.
 """
 
 import json

@@ -42,7 +42,6 @@ class Sequence(NamedTuple):
         baseline_m: metres from the camera to its partner, above 0 if that is to the right.
         depth: the folder of 16-bit depth images, in `metres_per_unit`; or None.
         mask: image that is black where frames of either side show their own vehicle; or None.
-        frames_per_second: of the frames; None where unknown.
     """
 
     K: Float[np.ndarray, "3 3"]
@@ -56,7 +55,6 @@ class Sequence(NamedTuple):
     depth: Path | None
     metres_per_unit: float
     mask: Path | None
-    frames_per_second: float | None
 
 
 class VideoFolder(MonoDataset):
@@ -274,17 +272,15 @@ def read_sequence(folder: Path) -> Sequence:
         depth and depth.folder("images"),
         depth.number("metres_per_unit") if depth else 0.0,
         given.folder("mask") if "mask" in values else None,
-        given.number("frames_per_second") if "frames_per_second" in values else None,
     )
-    for name in ("about", "camera", "mask", "frames_per_second"):
+    for name in ("about", "camera", "mask"):
         given.passed(name)
     for part in filter(None, (given, stereo, depth)):
         part.demand_known()
     if stereo and sequence.baseline_m == 0:
         raise UserError(f"{path}: a baseline_m of 0 is no stereo pair")
-    for part, name in ((given, "frames_per_second"), (depth, "metres_per_unit")):
-        if part and name in part.values and part.number(name) <= 0:
-            raise UserError(f"{path}: {name} {part.number(name):g} must be above 0")
+    if depth and sequence.metres_per_unit <= 0:
+        raise UserError(f"{path}: metres_per_unit {sequence.metres_per_unit:g} must be above 0")
     return sequence
 
 

@@ -53,7 +53,6 @@ OWN = {
     "stereo": {"images": "right", "baseline_m": 0.12},
     "depth": {"images": "depth", "metres_per_unit": 0.001},
     "mask": "mask.png",
-    "frames_per_second": 10,
     "camera": "one",
 }
 BENT = {"distortion": [0.1, -0.2, 0, 0.01, 0.3]}

@@ -123,7 +123,7 @@ def test_normalised_cameras_are_monodepths_numbers(own):
 
 def test_defaults_of_a_camera(tmp_path):
     one = sequence(tmp_path / "a")
-    assert (one.partner, one.depth, one.mask, one.frames_per_second) == (None,) * 4
+    assert (one.partner, one.depth, one.mask) == (None,) * 3
     assert not one.guessed and one.images == tmp_path / "a"
     assert one.camera is None and sequence(tmp_path / "b").camera is None
     assert sequence(tmp_path / "c", camera="gopro").camera == "gopro"
@@ -148,8 +148,6 @@ def test_defaults_of_a_camera(tmp_path):
         ({"stereo": "right"}, "not an object of names and values"),
         ({"depth": {"images": "depth", "metres_per_unit": 0}}, "metres_per_unit 0 must be above 0"),
         ({"depth": {"images": "d", "metres_per_unit": 1, "x": 1}}, "'depth.x' means nothing here"),
-        ({"frames_per_second": -5}, "frames_per_second -5 must be above 0"),
-        ({"frames_per_second": 0}, "frames_per_second 0 must be above 0"),
         ({"normalised": "yes"}, "not true or false"),
         ({"camera": ""}, "not a text"),
     ],

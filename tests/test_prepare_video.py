@@ -115,7 +115,7 @@ def test_a_clip_becomes_a_data_set(monkeypatch, capsys, clip, tmp_path):
     np.testing.assert_allclose(
         sequence.K, [[focal, 0, (WIDTH - 1) / 2], [0, focal, (HEIGHT - 1) / 2], [0, 0, 1]]
     )
-    assert sequence.frames_per_second == 10 and not sequence.guessed
+    assert about(out / "walk")["frames_per_second"] == 10 and not sequence.guessed
     assert (out / "splits/video/train_files.txt").read_text() == "walk 1-32 l\n"
     assert (out / "splits/video/val_files.txt").read_text() == "walk 35-38 l\n"
     frames = read_split(out / "splits/video/train_files.txt")
@@ -142,10 +142,10 @@ def test_a_folder_of_images_is_a_clip_in_the_order_of_its_numbers(monkeypatch, c
     run(monkeypatch, TOOL, folder, "--out", out, "--source_fps", 5)
     kept = [place_of(np.asarray(read_image(out / f"my_photos/{i:06d}.jpg"))) for i in range(12)]
     assert kept == list(range(0, 24, 2))
-    assert read_sequence(out / "my_photos").frames_per_second == 5
+    assert about(out / "my_photos")["frames_per_second"] == 5
     shutil.rmtree(out)
     run(monkeypatch, TOOL, folder, "--out", out)
-    assert read_sequence(out / "my_photos").frames_per_second is None
+    assert about(out / "my_photos")["frames_per_second"] is None
 
 
 @given(st.lists(st.integers(0, 2000), min_size=1, unique=True))
@@ -354,7 +354,7 @@ def test_a_slower_clock_and_a_span_choose_frames(monkeypatch, capsys, clip, tmp_
     out = tmp_path / "video"
     run(monkeypatch, TOOL, clip, "--out", out, "--fps", 5, "--start", 1, "--end", 3.05)
     kept = [place_of(np.asarray(read_image(path))) for path in sorted((out / "walk").glob("*.jpg"))]
-    assert kept == list(range(10, 31, 2)) and read_sequence(out / "walk").frames_per_second == 5
+    assert kept == list(range(10, 31, 2)) and about(out / "walk")["frames_per_second"] == 5
     assert "11 of 11 frames kept" in capsys.readouterr().out
     line = fails(monkeypatch, capsys, TOOL, clip, "--out", tmp_path / "fast", "--fps", 10.2)
     assert "--fps 10.2" in line and "has only 10 a second" in line

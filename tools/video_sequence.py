@@ -108,10 +108,9 @@ def camera_file(
     content |= {"guessed": True} if lens.guessed else {"camera": view.camera}
     content |= {"reshaped": True} if view.reshaped else {}
     content |= {"mask": MASK_FILE} if settings.mask is not None else {}
-    rate = settings.fps or clip.fps
-    content |= {"frames_per_second": rate} if rate else {}
     before = numbers_of(lens.K, lens.size) | {"distortion": lens.distortion.tolist()}
     about = origin(clip) | {"camera": before | {"from": lens.origin}}
+    about |= {"frames_per_second": settings.fps or clip.fps}
     return content | {"about": about | {"settings": settings.content, **made._asdict()}}
 
 
